@@ -1,0 +1,1 @@
+"""Compiled encoders behind one interface: numpy in, numpy out."""

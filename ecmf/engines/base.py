@@ -1,0 +1,58 @@
+"""The engine contract: what a backend must offer, and what everyone else may rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from numpy.typing import NDArray
+
+from ecmf.bundle import Bundle
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What to build: part of the cache key."""
+
+    precision: Precision = "fp32"
+    threads: int = 1
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """A static shape per input; an input not named keeps the manifest's dynamic sizes."""
+
+
+class Engine(Protocol):
+    """A loaded model. Not thread-safe: one thread uses it at a time."""
+
+    backend: str
+    precision: Precision
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run once; keys are the manifest's port names. Raises EngineError when the backend fails."""
+        ...
+
+
+class Backend(Protocol):
+    """A compiler and runtime, e.g. OpenVINO."""
+
+    name: str
+
+    def probe(self) -> tuple[bool, str]:
+        """Whether it can run here, and why not. Never raises."""
+        ...
+
+    def identity(self) -> str:
+        """Version and device, for the cache key."""
+        ...
+
+    def build(self, bundle: Bundle, spec: EngineSpec, target: Path) -> None:
+        """Compile into the file ``target``. Raises EngineError with the compiler's own words."""
+        ...
+
+    def load(self, path: Path, bundle: Bundle, spec: EngineSpec) -> Engine:
+        """Load a built file. Raises EngineError when it is broken or of another version or device."""
+        ...

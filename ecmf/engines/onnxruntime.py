@@ -1,0 +1,72 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ecmf.bundle import Bundle
+from ecmf.engines.base import Arrays, EngineSpec, Precision
+from ecmf.errors import EngineError, MissingExtra, need
+
+
+def _options(spec: EngineSpec) -> Any:
+    ort = need("onnxruntime", "live")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = spec.threads
+    options.inter_op_num_threads = 1
+    # Spinning workers steal the core from the other models' threads.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+class OnnxRuntimeEngine:
+    backend = "onnxruntime"
+
+    def __init__(self, session: Any, precision: Precision) -> None:
+        self._session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+        self.precision = precision
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        try:
+            return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"onnxruntime: {error}") from None
+
+
+class OnnxRuntimeBackend:
+    name = "onnxruntime"
+
+    def probe(self) -> tuple[bool, str]:
+        try:
+            need("onnxruntime", "live")
+        except MissingExtra as error:
+            return False, str(error)
+        return True, ""
+
+    def identity(self) -> str:
+        return f"onnxruntime-{need('onnxruntime', 'live').__version__}-cpu"
+
+    def build(self, bundle: Bundle, spec: EngineSpec, target: Path) -> None:
+        ort = need("onnxruntime", "live")
+        if bundle.model.suffix != ".onnx":
+            raise EngineError(f"onnxruntime cannot read {bundle.model.name}; use --backend openvino")
+        options = _options(spec)
+        options.optimized_model_filepath = str(target)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        try:
+            ort.InferenceSession(str(bundle.model), options, providers=["CPUExecutionProvider"])
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"onnxruntime cannot build {bundle.id}: {error}") from None
+
+    def load(self, path: Path, bundle: Bundle, spec: EngineSpec) -> OnnxRuntimeEngine:
+        ort = need("onnxruntime", "live")
+        try:
+            session = ort.InferenceSession(str(path), _options(spec), providers=["CPUExecutionProvider"])
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"onnxruntime cannot load the engine of {bundle.id}: {error}") from None
+        return OnnxRuntimeEngine(session, spec.precision)
