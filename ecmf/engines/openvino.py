@@ -68,7 +68,7 @@ class OpenVinoBackend:
             if spec.shapes:
                 model.reshape({names.index(name): list(shape) for name, shape in spec.shapes.items()})
             compiled = openvino.compile_model(model, "CPU", _properties(spec))
-            target.write_bytes(compiled.export_model())
+            target.write_bytes(compiled.export_model().getvalue())
         except RuntimeError as error:
             raise EngineError(f"openvino cannot build {bundle.id}: {error}") from None
 
