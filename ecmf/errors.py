@@ -51,4 +51,6 @@ def need(module: str, extra: str) -> ModuleType:
         top = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top:
             raise
-        raise MissingExtra(f"{top} is not installed; install it with: pip install 'ecmf-live[{extra}]'") from None
+        raise MissingExtra(
+            f"{top} is not installed; install it with: pip install 'ecmf-live[{extra}]'"
+        ) from None

@@ -1,0 +1,259 @@
+"""From cues to estimates: who a cue belongs to, when to publish, what is missing and why.
+
+Pure bookkeeping on the times it is given; the maths is in ``ecmf.head`` and ``ecmf.smoothing``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmf.cue import MODALITIES, Cue, Modality
+from ecmf.head import FusionHead
+from ecmf.smoothing import Smoother, SmoothingOptions
+
+Trigger = Literal["face", "scene", "voice", "text", "tick"]
+Person = int | None
+
+ABSENT: Mapping[Modality, str] = {
+    "face": "no_face",
+    "scene": "no_frame",
+    "voice": "no_voice",
+    "text": "no_words",
+}
+"""Why a modality that is switched on and has reported is not there."""
+
+
+@dataclass(frozen=True)
+class ModalityState:
+    present: bool
+    weight: float = 0.0
+    age_ms: float | None = None
+    quality: float | None = None
+    probs: NDArray[np.float32] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One estimate of one person, before it gets its sequence number and publish time."""
+
+    person: Person
+    trigger: Trigger
+    start_ns: int
+    end_ns: int
+    """Capture interval of the sample that triggered it."""
+    label: str | None
+    confidence: float | None
+    reason: str | None
+    raw: NDArray[np.float32] | None
+    smoothed: NDArray[np.float32] | None
+    modalities: Mapping[Modality, ModalityState]
+    bbox: tuple[float, float, float, float] | None
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+class Pace:
+    """Lets through at most ``rate`` triggers a second per person; discards the others, never delays one.
+
+    A due time that moves on a grid keeps the mean rate when triggers jitter; a tenth of a period is forgiven.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._period_ns = round(1e9 / rate)
+        self._due_ns: dict[Person, int] = {}
+
+    def admit(self, person: Person, now_ns: int) -> bool:
+        due = self._due_ns.get(person)
+        if due is not None and now_ns < due - self._period_ns // 10:
+            return False
+        late = due is None or now_ns > due + self._period_ns
+        self._due_ns[person] = (now_ns if late or due is None else due) + self._period_ns
+        return True
+
+    def forget(self, person: Person) -> None:
+        self._due_ns.pop(person, None)
+
+
+class Estimator:
+    """Keeps the latest cue of each modality and person, and turns triggers into decisions."""
+
+    def __init__(
+        self,
+        head: FusionHead,
+        *,
+        enabled: frozenset[Modality],
+        rate: float = 15.0,
+        smoothing: SmoothingOptions | None = None,
+        perf: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """``enabled``: modalities that have a source; the others are reported as ``off``."""
+        self._head = head
+        self._enabled = enabled
+        self._pace = Pace(rate)
+        self._smoothing = smoothing or SmoothingOptions()
+        self._perf = perf
+        self._faces: dict[int, Cue] = {}
+        self._shared: dict[Modality, Cue] = {}  # scene, voice and text
+        self._smoothers: dict[Person, Smoother] = {}
+        self._last_report_ns: dict[Modality, int] = {}
+
+    def report(
+        self, modality: Modality, cues: list[Cue], start_ns: int, end_ns: int, now_ns: int
+    ) -> list[Decision]:
+        """Take what a branch said about the capture interval ``start_ns..end_ns`` and decide for whom it touches.
+
+        An empty list says that the branch looked and found nothing; that, too, moves the stream on.
+        """
+        self._last_report_ns[modality] = max(end_ns, self._last_report_ns.get(modality, end_ns))
+        for cue in cues:
+            if modality == "face":
+                assert cue.person is not None
+                self._faces[cue.person] = cue
+            else:
+                self._shared[modality] = cue
+        self._forget_the_gone(now_ns)
+        stages = dict(cues[0].stage_ms) if cues else {}
+        if modality == "face" and cues:
+            touched: list[Person] = [cue.person for cue in cues]
+        else:
+            touched = [self.owner(now_ns)]
+        trigger: Trigger = modality if cues else "tick"
+        return [
+            self._decide(person, trigger, start_ns, end_ns, now_ns, stages)
+            for person in touched
+            if self._pace.admit(person, now_ns)
+        ]
+
+    def tick(self, now_ns: int) -> list[Decision]:
+        """Decide without a new sample, so that a stalled source is reported instead of silence on the wire."""
+        self._forget_the_gone(now_ns)
+        person = self.owner(now_ns)
+        if not self._pace.admit(person, now_ns):
+            return []
+        return [self._decide(person, "tick", now_ns, now_ns, now_ns, {})]
+
+    def owner(self, now_ns: int) -> Person:
+        """Who owns voice and text: the largest face that is still fresh, else nobody."""
+        fresh = {p: c for p, c in self._faces.items() if self._head.usable({"face": c}, now_ns)}
+        if not fresh:
+            return None
+        return max(fresh, key=lambda person: _area(fresh[person]))
+
+    def _forget_the_gone(self, now_ns: int) -> None:
+        """Drop persons whose face is past its maximum age; their smoothing starts anew if they return."""
+        limit_ns = round(self._head.max_age_s["face"] * 1e9)
+        for person in [p for p, cue in self._faces.items() if now_ns - cue.end_ns > limit_ns]:
+            del self._faces[person]
+            self._smoothers.pop(person, None)
+            self._pace.forget(person)
+
+    def _decide(
+        self,
+        person: Person,
+        trigger: Trigger,
+        start_ns: int,
+        end_ns: int,
+        now_ns: int,
+        stages: dict[str, float],
+    ) -> Decision:
+        cues: dict[Modality, Cue] = {}
+        face = self._faces.get(person) if person is not None else None
+        if face is not None:
+            cues["face"] = face
+        if "scene" in self._shared:
+            cues["scene"] = self._shared["scene"]
+        if person == self.owner(now_ns):
+            cues.update({m: self._shared[m] for m in ("voice", "text") if m in self._shared})
+        began = self._perf()
+        fused = self._head.fuse(cues, now_ns)
+        stages["fusion"] = (self._perf() - began) * 1e3
+        if fused is None:
+            self._smoothers.pop(person, None)
+            return Decision(
+                person, trigger, start_ns, end_ns, None, None, self._why_nobody(now_ns), None, None,
+                self._states(cues, {}, {}, now_ns), face.bbox if face else None, stages,
+            )  # fmt: skip
+        began = self._perf()
+        smoother = self._smoothers.setdefault(person, Smoother(self._head.labels, self._smoothing))
+        smoothed, label = smoother.update(fused.probs, now_ns)
+        stages["smoothing"] = (self._perf() - began) * 1e3
+        states = self._states(cues, fused.weights, fused.quality, now_ns)
+        bbox = face.bbox if face else None
+        confidence = float(smoothed[self._head.labels.index(label)])
+        if float(smoothed.max()) < self._head.abstain_below:
+            return Decision(
+                person,
+                trigger,
+                start_ns,
+                end_ns,
+                None,
+                None,
+                "low_confidence",
+                None,
+                None,
+                states,
+                bbox,
+                stages,
+            )
+        return Decision(
+            person,
+            trigger,
+            start_ns,
+            end_ns,
+            label,
+            confidence,
+            None,
+            fused.probs,
+            smoothed,
+            states,
+            bbox,
+            stages,
+        )
+
+    def _why_nobody(self, now_ns: int) -> str:
+        watched = self._enabled - {"scene", "text"}
+        if not any(m in self._last_report_ns for m in watched):
+            return "starting"
+        fresh = any(
+            now_ns - self._last_report_ns[m] <= self._head.max_age_s[m] * 1e9
+            for m in watched
+            if m in self._last_report_ns
+        )
+        return "no_person" if fresh else "stale"
+
+    def _states(
+        self,
+        cues: Mapping[Modality, Cue],
+        weights: Mapping[Modality, float],
+        quality: Mapping[Modality, float],
+        now_ns: int,
+    ) -> dict[Modality, ModalityState]:
+        states: dict[Modality, ModalityState] = {}
+        for modality in MODALITIES:
+            cue = cues.get(modality)
+            age_ms = (now_ns - cue.end_ns) * 1e-6 if cue is not None else None
+            if cue is not None and modality in weights:
+                states[modality] = ModalityState(
+                    True, weights[modality], age_ms, quality[modality], cue.probs, None
+                )
+                continue
+            if modality not in self._enabled:
+                reason = "off"
+            elif cue is not None and cue.quality > 0 and age_ms is not None:
+                reason = "stale" if age_ms > self._head.max_age_s[modality] * 1e3 else "no_person"
+            elif modality not in self._last_report_ns:
+                reason = "starting"
+            else:
+                reason = ABSENT[modality]
+            states[modality] = ModalityState(False, reason=reason, age_ms=age_ms)
+        return states
+
+
+def _area(cue: Cue) -> float:
+    return cue.bbox[2] * cue.bbox[3] if cue.bbox else 0.0

@@ -1,0 +1,235 @@
+"""Train, calibrate and export the fusion head on pools of cues."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn import functional
+
+from ecmf.bundle import Bundle, Manifest, Port, write_bundle
+from ecmf.cue import MODALITIES, Modality
+from ecmf.fusion import EcmfHead, HeadOptions
+from train.pairing import TRUST, Batch, PairingOptions, Pool, draw
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    steps: int = 3000
+    batch: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    seed: int = 0
+    calibration: int = 20_000
+    """Pairs drawn from the calibration people to fit the temperature."""
+    head: HeadOptions = field(default_factory=HeadOptions)
+    pairing: PairingOptions = field(default_factory=PairingOptions)
+
+
+def tensors(batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    """A batch as the head's keyword arguments and the target."""
+    inputs = {m: torch.from_numpy(batch.cues[m]) for m in MODALITIES}
+    inputs["log_probs"] = torch.from_numpy(batch.log_probs)
+    inputs["quality"] = torch.from_numpy(batch.quality)
+    return inputs, torch.from_numpy(batch.target)
+
+
+def train_head(
+    pools: Mapping[Modality, Pool],
+    labels: Sequence[str],
+    prior: NDArray[np.float64],
+    options: FitOptions,
+    checkpoint: Path | None = None,
+) -> EcmfHead:
+    """Fit a head on synthetic pairs. With ``checkpoint`` it resumes after a kill and gives the same result.
+
+    AdamW with a cosine schedule; every step draws its own pairs from ``seed`` and the step number alone.
+    """
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(1)
+    head = EcmfHead({m: pools[m].embedding.shape[1] for m in MODALITIES}, len(labels), options.head)
+    optimiser = torch.optim.AdamW(head.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.learning_rate, options.steps)
+    fingerprint = _fingerprint(pools, prior, options)
+    first = _resume(checkpoint, fingerprint, head, optimiser, schedule) if checkpoint else 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[loss]}")) as progress:
+        bar = progress.add_task("fusion head", total=options.steps, completed=first, loss="")
+        for step in range(first, options.steps):
+            rng = np.random.default_rng((options.seed, step))
+            torch.manual_seed(options.seed * 1_000_003 + step)
+            inputs, target = tensors(
+                draw(pools, len(labels), options.batch, rng, options.pairing, prior=prior)
+            )
+            head.train()
+            logits, _ = head(**inputs)
+            loss = functional.cross_entropy(logits, target)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            if step % 50 == 49 or step + 1 == options.steps:
+                progress.update(bar, completed=step + 1, loss=f"loss {loss.item():.3f}")
+            if checkpoint and step % 500 == 499:
+                _save(checkpoint, fingerprint, step + 1, head, optimiser, schedule)
+    return head.eval()
+
+
+def calibrate(
+    head: EcmfHead,
+    pools: Mapping[Modality, Pool],
+    labels: Sequence[str],
+    prior: NDArray[np.float64],
+    options: FitOptions,
+) -> None:
+    """Fit the head's temperature, log-linear in the qualities, on people it was not trained on (Guo et al. 2017)."""
+    rng = np.random.default_rng((options.seed, 2**31))
+    inputs, target = tensors(draw(pools, len(labels), options.calibration, rng, options.pairing, prior=prior))
+    head.eval()
+    with torch.no_grad():
+        logits, _ = head(**inputs)
+        logits = logits * torch.exp(_scale(head.temperature, inputs["quality"]))
+    scale = head.temperature.detach().clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([scale], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = functional.cross_entropy(logits * torch.exp(-_scale(scale, inputs["quality"])), target)
+        loss = loss + 1e-3 * scale.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    head.temperature.data.copy_(scale.detach())
+
+
+def _scale(temperature: Tensor, quality: Tensor) -> Tensor:
+    return temperature[0] + (quality * temperature[1:]).sum(-1, keepdim=True)
+
+
+def subsets() -> list[frozenset[Modality]]:
+    """Every set of modalities that may give an estimate: those with at least a face, a voice or words."""
+    return [
+        frozenset(chosen)
+        for count in range(1, len(MODALITIES) + 1)
+        for chosen in combinations(MODALITIES, count)
+        if set(chosen) & set(TRUST)
+    ]
+
+
+def export_head(
+    head: EcmfHead,
+    folder: Path,
+    labels: Sequence[str],
+    dims: Mapping[Modality, int],
+    *,
+    version: str,
+    licence: str,
+    training_data: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    card: str,
+    sample: Batch,
+) -> Bundle:
+    """Write the head as a bundle; ``sample`` gives the golden outputs. Returns the bundle as read back."""
+    inputs, _ = tensors(sample)
+    head.eval()
+    names = [*MODALITIES, "log_probs", "quality"]
+    with torch.no_grad():
+        logits, weights = head(**inputs)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    graph = folder.parent / f".{folder.name}.onnx"
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    try:
+        program = torch.onnx.export(
+            head,
+            kwargs=inputs,
+            dynamo=True,
+            opset_version=18,
+            input_names=names,
+            output_names=["logits", "weights"],
+            dynamic_shapes={name: {0: batch} for name in names},
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(graph), external_data=False)
+        golden = {
+            "inputs": {name: inputs[name].numpy().round(6).tolist() for name in ("log_probs", "quality")},
+            "logits": logits.numpy().tolist(),
+            "weights": weights.numpy().tolist(),
+        }
+        manifest = Manifest(
+            name=folder.name,
+            version=version,
+            inputs=(
+                *(
+                    Port(m, "float32", ("batch", dims[m]), f"{m} embedding, zeros where absent")
+                    for m in MODALITIES
+                ),
+                Port("log_probs", "float32", ("batch", len(MODALITIES), len(labels)), "log-probability"),
+                Port("quality", "float32", ("batch", len(MODALITIES)), "0..1, 0 masks"),
+            ),
+            outputs=(
+                Port("logits", "float32", ("batch", len(labels)), "calibrated logits"),
+                Port("weights", "float32", ("batch", len(MODALITIES)), "sum to 1 over the present"),
+            ),
+            licence=licence,
+            labels=tuple(labels),
+            training_data=tuple(training_data),
+            metrics=metrics,
+            extra=extra,
+        )
+        return write_bundle(
+            folder,
+            manifest,
+            {"model.onnx": graph, "README.md": card.encode(), "golden.json": json.dumps(golden).encode()},
+        )
+    finally:
+        graph.unlink(missing_ok=True)
+
+
+def _fingerprint(pools: Mapping[Modality, Pool], prior: NDArray[np.float64], options: FitOptions) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
+    digest.update(prior.tobytes())
+    for modality in MODALITIES:
+        digest.update(np.ascontiguousarray(pools[modality].embedding).tobytes())
+        digest.update(pools[modality].labels.tobytes())
+    return digest.hexdigest()
+
+
+def _save(path: Path, fingerprint: str, step: int, head: EcmfHead, optimiser: Any, schedule: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        "fingerprint": fingerprint,
+        "step": step,
+        "head": head.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+    }
+    temporary = path.with_suffix(".part")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def _resume(path: Path, fingerprint: str, head: EcmfHead, optimiser: Any, schedule: Any) -> int:
+    """Step to continue from; 0 when there is no checkpoint or it belongs to other data or options."""
+    if not path.is_file():
+        return 0
+    state = torch.load(path, weights_only=True)
+    if state["fingerprint"] != fingerprint:
+        return 0
+    head.load_state_dict(state["head"])
+    optimiser.load_state_dict(state["optimiser"])
+    schedule.load_state_dict(state["schedule"])
+    return int(state["step"])
