@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -70,7 +69,9 @@ class Bundle:
         for name in ("model.onnx", "model.tflite"):
             if name in self.manifest.files:
                 return self.folder / name
-        raise BundleError(f"bundle {self.folder} lists neither model.onnx nor model.tflite; export or pull it again")
+        raise BundleError(
+            f"bundle {self.folder} lists neither model.onnx nor model.tflite; export or pull it again"
+        )
 
     @property
     def sha256(self) -> str:
@@ -90,7 +91,9 @@ def load_bundle(folder: Path | str, *, verify: bool = True) -> Bundle:
     try:
         raw = json.loads(path.read_text("utf-8"))
         ports = {
-            key: tuple(Port(p["name"], p["dtype"], tuple(p["shape"]), p.get("unit", "")) for p in raw.pop(key))
+            key: tuple(
+                Port(p["name"], p["dtype"], tuple(p["shape"]), p.get("unit", "")) for p in raw.pop(key)
+            )
             for key in ("inputs", "outputs")
         }
         for key in ("labels", "training_data"):
@@ -101,13 +104,17 @@ def load_bundle(folder: Path | str, *, verify: bool = True) -> Bundle:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BundleError(f"{path} is not a bundle manifest ({error}); export or pull it again") from None
     if manifest.format != FORMAT:
-        raise BundleError(f"{path} has format {manifest.format}, this version reads {FORMAT}; export it again")
+        raise BundleError(
+            f"{path} has format {manifest.format}, this version reads {FORMAT}; export it again"
+        )
     if verify:
         for name, expected in manifest.files.items():
             file = folder / name
             found = sha256_of(file) if file.is_file() else "missing"
             if found != expected:
-                raise BundleError(f"{file} is {found[:12]}, its manifest says {expected[:12]}; restore or pull it again")
+                raise BundleError(
+                    f"{file} is {found[:12]}, its manifest says {expected[:12]}; restore or pull it again"
+                )
     return Bundle(folder, manifest)
 
 
@@ -129,15 +136,17 @@ def write_bundle(folder: Path | str, manifest: Manifest, files: Mapping[str, Pat
                 shutil.copyfile(content, target)
             hashes[name] = sha256_of(target)
         record = _record(manifest, hashes)
-        (temporary / "manifest.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        (temporary / "manifest.json").write_text(
+            json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8"
+        )
         temporary.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, old / "bundle")
-            os.replace(temporary, folder)
+            folder.replace(old / "bundle")
+            temporary.replace(folder)
             shutil.rmtree(old)
         else:
-            os.replace(temporary, folder)
+            temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return load_bundle(folder)
