@@ -1,0 +1,323 @@
+"""Message v1: what goes over the wire, one JSON object each, checked when it is made and when it is read.
+
+`message.schema.json` is generated from these structs (`python -m realtime.schema`); the sentence under a
+field is its description there. Additive changes keep ``v``; others raise it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmf.cue import MODALITIES
+from ecmf.errors import EcmfError, need
+from realtime.sources.base import CaptureClock
+
+need("msgspec", "live")
+
+import msgspec  # noqa: E402  (its absence has been said in one clear line)
+from msgspec import Meta  # noqa: E402
+
+SUM_TOLERANCE = 1e-3
+"""How far probabilities or weights may be from summing to 1: room for rounding, not for mistakes."""
+
+Unit = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(ge=0)]
+Probabilities = dict[str, Unit]
+Trigger = Literal["face", "scene", "voice", "text", "tick"]
+Reason = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]*$")]
+"""A word for machines: no_person, starting, stale, low_confidence; for a modality also off, no_face …"""
+Latency = Annotated[dict[str, float], Meta(extra_json_schema={"required": ["total"]})]
+
+
+class WireError(EcmfError):
+    """A message that is not what this version reads."""
+
+
+class EngineUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Which backend computes a branch."""
+
+    backend: str
+    """Name of the backend, e.g. openvino."""
+    precision: str
+    """fp32, fp16, bf16 or int8."""
+    fallback: str | None = None
+    """Why this is not the first choice; null when it is."""
+
+
+class ModalityState(msgspec.Struct, frozen=True, kw_only=True):
+    """What one modality contributes to an estimate."""
+
+    present: bool
+    """Whether the fusion used it."""
+    weight: Unit = 0.0
+    """Share in the fusion; the present ones sum to 1, an absent one has 0."""
+    age_ms: float | None = None
+    """From the end of its capture to the publication; null when it was never there."""
+    quality: Unit | None = None
+    """How much the cue can be trusted; null when it was never there."""
+    probs: Probabilities | None = None
+    """What this modality alone says; null when absent, and for the scene, which is context only."""
+    reason: Reason | None = None
+    """Why it is absent; null when present."""
+
+    def __post_init__(self) -> None:
+        _unit("weight", self.weight)
+        if self.age_ms is not None:
+            _finite("age_ms", self.age_ms)
+        if self.quality is not None:
+            _unit("quality", self.quality)
+        if self.probs is not None:
+            _sums_to_one("probs", self.probs)
+        if self.present and self.reason is not None:
+            raise ValueError(f"a present modality has no reason, found {self.reason!r}")
+        if not self.present and (self.weight != 0 or self.reason is None):
+            raise ValueError(
+                f"an absent modality has weight 0 and a reason, found {self.weight} and {self.reason}"
+            )
+
+
+class Modalities(msgspec.Struct, frozen=True, kw_only=True):
+    """All four, always."""
+
+    face: ModalityState
+    scene: ModalityState
+    voice: ModalityState
+    text: ModalityState
+
+    def __post_init__(self) -> None:
+        states = (self.face, self.scene, self.voice, self.text)
+        if any(state.present for state in states):
+            total = sum(state.weight for state in states)
+            if abs(total - 1) > SUM_TOLERANCE:
+                raise ValueError(f"weights of the present modalities sum to {total}, expected 1")
+
+    def items(self) -> Iterable[tuple[str, ModalityState]]:
+        """Name and state, in the order of ``ecmf.cue.MODALITIES``."""
+        return ((name, getattr(self, name)) for name in MODALITIES)
+
+
+class Stamped(msgspec.Struct, frozen=True, kw_only=True):
+    """What every message carries. ``seq``, ``t_publish_ns`` and ``wall`` are set when it is published."""
+
+    v: Literal[1] = 1
+    """Version of the message format."""
+    run: str
+    """Id of this process's run."""
+    source: str
+    """Name of the source, as in the topic."""
+    seq: Count = 0
+    """Counts up by one within a topic and run."""
+    t_publish_ns: int = 0
+    """Monotonic clock of the publishing machine, just before sending."""
+    wall: str = ""
+    """Wall time of the publication, RFC 3339, for people."""
+
+
+class Estimate(Stamped, frozen=True, kw_only=True, tag_field="type", tag="emotion"):
+    """The expressed emotion of one person at one moment."""
+
+    person: int | None
+    """Anonymous track id within this run; null for a voice without a visible person."""
+    bbox: tuple[float, float, float, float] | None
+    """Face box x, y, width, height in pixels of the frame."""
+    t_capture_ns: int
+    """End of the capture of the sample that triggered this estimate, on the monotonic clock."""
+    clock: CaptureClock
+    """What stamped that sample: the camera driver, the sound converter, the returning read call, a file."""
+    t_media_s: float | None
+    """Media time of that sample, seconds from the start of the file; null for a device."""
+    trigger: Trigger
+    """The cue that caused this estimate; tick when none came for a while."""
+    label: str | None
+    """Most probable label of the smoothed distribution, with hysteresis; null together with a reason."""
+    confidence: Unit | None
+    """Smoothed probability of the label."""
+    reason: Reason | None
+    """Why there is no label: no_person, starting, stale or low_confidence."""
+    raw: Probabilities | None
+    """Fused probabilities of this moment."""
+    smoothed: Probabilities | None
+    """The same, smoothed over time."""
+    modalities: Modalities
+    """What each of the four contributes."""
+    latency_ms: Latency | None
+    """total: publication minus capture; and compute time per stage. Null when annotating with --fast."""
+    model: str
+    """Id of the fusion head's bundle."""
+    engine: dict[str, EngineUse]
+    """Backend and precision per branch."""
+
+    def __post_init__(self) -> None:
+        told = [value is not None for value in (self.label, self.confidence, self.raw, self.smoothed)]
+        if any(told) != all(told) or all(told) != (self.reason is None):
+            raise ValueError(
+                "label, confidence, raw and smoothed are all given, or all null together with a reason"
+            )
+        if self.label is not None and self.confidence is not None and self.raw and self.smoothed:
+            _unit("confidence", self.confidence)
+            _sums_to_one("raw", self.raw)
+            _sums_to_one("smoothed", self.smoothed)
+            if self.label not in self.smoothed:
+                raise ValueError(f"label {self.label!r} is not among {list(self.smoothed)}")
+        elif self.label is not None:
+            raise ValueError("raw and smoothed name no label")
+        if self.t_media_s is not None:
+            _finite("t_media_s", self.t_media_s)
+        for number in self.bbox or ():
+            _finite("bbox", number)
+        for stage, milliseconds in (self.latency_ms or {}).items():
+            _finite(f"latency_ms.{stage}", milliseconds)
+
+
+class Word(msgspec.Struct, frozen=True, kw_only=True):
+    """A committed word; it never changes again."""
+
+    text: str
+    t_start_ns: int
+    """Start of the word on the capture clock."""
+    t_end_ns: int
+    """End of the word on the capture clock."""
+
+
+class Transcript(Stamped, frozen=True, kw_only=True, tag_field="type", tag="transcript"):
+    """What is being said; on the wire only when the user asks for it."""
+
+    person: int | None
+    """Whom the words are attributed to; null when that is unknown."""
+    utterance: Count
+    """Number of the utterance in this run."""
+    text: str
+    """All committed words of the utterance so far."""
+    partial: str
+    """What comes next as it seems now; may still change."""
+    words: list[Word]
+    """The words committed since the message before."""
+    final: bool
+    """Whether the utterance has ended."""
+    t_capture_ns: int
+    """End of the sound this was read from, on the monotonic clock."""
+    clock: CaptureClock
+    """What stamped that sound."""
+    t_media_s: float | None
+    """Media time of that sound; null for a device."""
+
+    def __post_init__(self) -> None:
+        if self.t_media_s is not None:
+            _finite("t_media_s", self.t_media_s)
+
+
+class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
+    """How one worker thread is doing."""
+
+    alive: bool
+    """Whether it runs and its heartbeat is fresh."""
+    rate_hz: Positive
+    """Samples it finished per second, over the last seconds."""
+    drops: dict[str, Count]
+    """Samples dropped since the start, by cause."""
+    queue_age_ms: Positive | None = None
+    """Age of the oldest sample waiting for it; null when none waits."""
+    restarts: Count = 0
+    """Times it was restarted."""
+    reason: str | None = None
+    """Why it is off or was restarted last, for people."""
+
+    def __post_init__(self) -> None:
+        _finite("rate_hz", self.rate_hz, low=0)
+        if self.queue_age_ms is not None:
+            _finite("queue_age_ms", self.queue_age_ms, low=0)
+
+
+class Health(Stamped, frozen=True, kw_only=True, tag_field="type", tag="health"):
+    """How the whole is doing, once a second."""
+
+    uptime_s: Positive
+    """Since the pipeline started."""
+    workers: dict[str, WorkerState]
+    """Per worker: camera, microphone, face, scene, speech, voice, text, enrichment, fusion …"""
+    engine: dict[str, EngineUse]
+    """Backend and precision per branch, and why it is not the first choice."""
+    clocks: dict[str, CaptureClock]
+    """What stamps the picture and the sound."""
+    skew_ms: float | None = None
+    """Sound clock minus picture clock; null when one of them is missing."""
+    notes: list[str] = []
+    """What is off or degraded and why, for people."""
+
+    def __post_init__(self) -> None:
+        _finite("uptime_s", self.uptime_s, low=0)
+        if self.skew_ms is not None:
+            _finite("skew_ms", self.skew_ms)
+
+
+Message = Estimate | Transcript | Health
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """One UTF-8 JSON object without a newline. NaN cannot occur: a struct that holds one cannot be made."""
+    return _encoder.encode(message)
+
+
+def decode(payload: bytes) -> Message:
+    """Read one message; fields this version does not know are ignored. Raises WireError."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.ValidationError as error:
+        raise WireError(f"not a message of version 1: {error}; both ends need the same version") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireError(f"not JSON: {error}; is this an ecmf-live publisher?") from None
+
+
+def topic(message: Message) -> str:
+    """``emotion/<source>/`` and so on; the slash at the end keeps cam1 from matching cam10."""
+    return f"{message.__struct_config__.tag}/{message.source}/"
+
+
+def distribution(labels: Sequence[str], probs: NDArray[np.floating]) -> Probabilities:
+    """Label -> probability from ``float[labels]``, in four decimals that still sum to 1.
+
+    Raises ValueError for a value that is not finite, a negative one, or a sum of 0.
+    """
+    values = np.asarray(probs, np.float64)
+    finite = values.shape == (len(labels),) and bool(np.isfinite(values).all())
+    if not finite or values.min() < 0 or values.sum() <= 0:
+        raise ValueError(f"not probabilities of {list(labels)}: {values}")
+    rounded = np.round(values / values.sum(), 4)
+    rounded[rounded.argmax()] += 1 - rounded.sum()
+    return {label: round(float(value), 4) for label, value in zip(labels, rounded, strict=True)}
+
+
+def rfc3339(unix_ns: int) -> str:
+    """Wall time in UTC with milliseconds, e.g. 2026-11-21T12:00:00.250Z."""
+    moment = datetime.fromtimestamp(unix_ns // 1_000_000 / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _finite(name: str, value: float, low: float = -math.inf) -> None:
+    if not math.isfinite(value) or value < low:
+        raise ValueError(f"{name} is {value}")
+
+
+def _unit(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}, expected 0 to 1")
+
+
+def _sums_to_one(name: str, probs: Mapping[str, float]) -> None:
+    total = 0.0
+    for value in probs.values():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is {dict(probs)}, expected values from 0 to 1")
+        total += value
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise ValueError(f"{name} sums to {total}, expected 1")
