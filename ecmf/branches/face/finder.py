@@ -1,0 +1,101 @@
+"""What every face finder offers, and what they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmf.branches.face.landmarks import Region, region_of
+from ecmf.cue import Box
+from ecmf.errors import UsageError
+
+FINDERS = ("landmarker", "retinaface", "insightface")
+"""landmarker: Google's short-range detector, 1 ms, for a webcam. retinaface: small and many faces.
+insightface: SCRFD with models that the user has."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A face that a finder saw."""
+
+    box: Box
+    """Frame pixels."""
+    score: float
+    """In [0, 1], comparable within one finder."""
+    eyes: NDArray[np.float32] | None = None
+    """float32[2, 2]: the eyes, left as seen in the picture first, frame pixels; None where a finder gives none."""
+
+    @property
+    def region(self) -> Region:
+        """Where the landmark model should look."""
+        level = np.array([[0, 0], [1, 0]], np.float32)
+        left, right = level if self.eyes is None else self.eyes
+        return region_of(self.box, left, right)
+
+
+class Finder(Protocol):
+    """Finds faces in one picture. Not thread-safe: one thread uses it at a time."""
+
+    name: str
+    pause_ns: int
+    """The least time between two searches while nobody is tracked: a costly finder must not eat every frame."""
+
+    def find(self, frame: NDArray[np.uint8]) -> list[Found]:
+        """All faces in ``frame`` (uint8[H, W, 3] BGR), largest first."""
+        ...
+
+
+def open_finder(name: str, *, threads: int = 1, offline: bool = False, models: str | None = None) -> Finder:
+    """The finder called ``name`` (one of FINDERS); ``models``: insightface's model file or folder.
+
+    Raises UsageError for an unknown name, WeightError or MissingExtra when its models or package are absent.
+    """
+    if name == "landmarker":
+        from ecmf.branches.face.landmarker_finder import LandmarkerFinder
+
+        return LandmarkerFinder(threads=threads, offline=offline)
+    if name == "retinaface":
+        from ecmf.branches.face.retinaface import RetinaFaceFinder
+
+        return RetinaFaceFinder(threads=threads, offline=offline)
+    if name == "insightface":
+        from ecmf.branches.face.insightface import InsightFaceFinder
+
+        return InsightFaceFinder(models, threads=threads)
+    raise UsageError(f"unknown face finder {name!r}; choose {', '.join(FINDERS)}")
+
+
+def overlap(box: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Intersection over union of ``float[4]`` with ``float[n, 4]``, both x0, y0, x1, y1."""
+    low = np.maximum(box[:2], boxes[:, :2])
+    high = np.minimum(box[2:4], boxes[:, 2:4])
+    common = np.prod(np.maximum(high - low, 0), axis=1)
+    area = np.prod(box[2:4] - box[:2]) + np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1) - common
+    return common / np.maximum(area, 1e-9)
+
+
+def merge(
+    values: NDArray[np.floating], scores: NDArray[np.floating], threshold: float
+) -> list[tuple[NDArray[np.floating], float]]:
+    """Weighted non-maximum suppression (MediaPipe, NonMaxSuppressionCalculator WEIGHTED).
+
+    ``values``: float[n, >=4], a box x0, y0, x1, y1 and points; ``scores``: float[n]. Rows that overlap the best by
+    more than ``threshold`` are averaged by score, which is steadier from frame to frame than taking the best.
+    Returns (values, best score), best first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    values, scores = values[order], scores[order]
+    merged = []
+    while len(scores):
+        same = overlap(values[0], values) > threshold
+        same[0] = True
+        merged.append((np.average(values[same], axis=0, weights=scores[same]), float(scores[0])))
+        values, scores = values[~same], scores[~same]
+    return merged
+
+
+def largest_first(found: list[Found]) -> list[Found]:
+    return sorted(found, key=lambda face: -face.box[2] * face.box[3])
