@@ -1,0 +1,243 @@
+"""One frozen configuration; each option is described once, here, for the command line, the TOML file and the help."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from ecmf.engines.choose import BACKENDS
+from ecmf.errors import UsageError
+from realtime.options import Option, fill
+
+ADDRESS = "an address like tcp://127.0.0.1:5555 (port 1 to 65535, or * for a free one) or ipc:///tmp/ecmf"
+"""What ``is_address`` accepts, in words."""
+
+_ADDRESS = re.compile(r"tcp://(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):(?P<port>[0-9]{1,5}|\*)|ipc://\S+")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def is_address(text: str) -> bool:
+    """Whether ZeroMQ can take it; libzmq itself wraps a port above 65535 around without a word."""
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and (match["port"] in (None, "*") or 1 <= int(match["port"]) <= 65535)
+
+
+def is_name(text: str) -> bool:
+    """Whether a source may be called that: it is a part of a topic."""
+    return _NAME.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
+class Input:
+    """What to look at and listen to"""
+
+    demo: Annotated[
+        bool, Option("play a face video and a reading that are fetched once, paced like devices")
+    ] = False
+    source: Annotated[
+        str | None, Option("a video, sound or picture file, or an address (rtsp, http)", metavar="FILE")
+    ] = None
+    fast: Annotated[bool, Option("do not pace a file like a device: read all of it, as fast as it goes")] = (
+        False
+    )
+    loop: Annotated[bool, Option("start a file again at its end")] = False
+    camera: Annotated[
+        str | None,
+        Option("number, name or address of a camera, or off (default: 0 if there is one)", metavar="N"),
+    ] = None
+    mic: Annotated[
+        str | None,
+        Option(
+            "number or name of a microphone, or off, which also mutes a file (default: the system's)",
+            metavar="NAME",
+        ),
+    ] = None
+    duration_s: Annotated[
+        float | None,
+        Option(
+            "stop that long after the first estimate",
+            metavar="SECONDS",
+            flag="duration",
+            low=0.1,
+            high=31_536_000,
+        ),
+    ] = None
+    name: Annotated[
+        str | None,
+        Option(
+            "what the source is called on the wire (default: demo, the file's name, cam0 …)",
+            metavar="NAME",
+            valid=is_name,
+            expected="letters, digits, dot, dash and underscore",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Models:
+    """What computes"""
+
+    face: Annotated[
+        str,
+        Option(
+            "face finder: landmarker for a person before a webcam, retinaface for small or many faces, "
+            "insightface for SCRFD models you have",
+            choices=("landmarker", "retinaface", "insightface"),
+        ),
+    ] = "landmarker"
+    asr: Annotated[
+        str,
+        Option(
+            "speech recognizer: tiny.en, base, a faster-whisper model by name or folder, or off "
+            "(auto: the one whose encoder the voice branch runs anyway)",
+            metavar="NAME",
+        ),
+    ] = "auto"
+    llm: Annotated[
+        str,
+        Option(
+            "language model that reads the words for emotional cues: a GGUF file, or off "
+            "(auto: SmolLM2 where the llm extra is installed)",
+            metavar="FILE",
+        ),
+    ] = "auto"
+    model: Annotated[
+        Path | None,
+        Option("folder of a fusion head trained by train.fit (default: the shipped one)", metavar="DIR"),
+    ] = None
+    engine: Annotated[
+        str, Option("what runs the models (auto: the first that works here)", choices=("auto", *BACKENDS))
+    ] = "auto"
+    offline: Annotated[bool, Option("never touch the network; a missing weight is an error")] = False
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often and how smoothly"""
+
+    rate: Annotated[
+        float, Option("estimates a second and person, at most; more triggers are left out", low=0.1, high=120)
+    ] = 15.0
+    tau_s: Annotated[
+        float,
+        Option(
+            "time constant of the smoothing, seconds: larger is calmer and later",
+            metavar="SECONDS",
+            flag="smoothing",
+            low=0.001,
+            high=60,
+        ),
+    ] = 0.25
+    margin: Annotated[
+        float,
+        Option(
+            "how much likelier a new label must be to replace the one that holds",
+            low=0,
+            high=1,
+            only_in_file=True,
+        ),
+    ] = 0.10
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What is published"""
+
+    bind: Annotated[
+        str,
+        Option(
+            "ZeroMQ address to publish on; tcp://*:5555 lets the network read along",
+            metavar="ADDR",
+            valid=is_address,
+            expected=ADDRESS,
+        ),
+    ] = "tcp://127.0.0.1:5555"
+    transcript: Annotated[
+        bool, Option("publish what is said, too (otherwise no word leaves the process)")
+    ] = False
+    high_water_mark: Annotated[
+        int, Option("messages kept for a slow subscriber", low=1, high=1_000_000, only_in_file=True)
+    ] = 1000
+    replay: Annotated[
+        bool, Option("send the last message of each topic to whoever subscribes late", only_in_file=True)
+    ] = False
+
+
+@dataclass(frozen=True)
+class Output:
+    """What you see"""
+
+    json: Annotated[bool, Option("the wire's messages on stdout, one a line; everything else on stderr")] = (
+        False
+    )
+    csv: Annotated[Path | None, Option("append one row an estimate to FILE", metavar="FILE")] = None
+    preview: Annotated[bool, Option("show the picture with face boxes and labels in a window")] = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on."""
+
+    input: Input = field(default_factory=Input)
+    models: Models = field(default_factory=Models)
+    pace: Pace = field(default_factory=Pace)
+    wire: Wire = field(default_factory=Wire)
+    output: Output = field(default_factory=Output)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for options that contradict each other."""
+        asked = self.input
+        file = "--demo" if asked.demo else "--source" if asked.source is not None else None
+        if asked.demo and asked.source is not None:
+            raise UsageError("--demo and --source are two inputs; choose one")
+        if file and asked.camera not in (None, "off"):
+            raise UsageError(f"{file} and --camera are two inputs; choose one")
+        if file and asked.mic not in (None, "off"):
+            raise UsageError(
+                f"{file} brings its own sound; with it only --mic off makes sense, not {asked.mic!r}"
+            )
+        for flag, given in (("--fast", asked.fast), ("--loop", asked.loop)):
+            if given and not file:
+                raise UsageError(f"{flag} is for files; add --source FILE or --demo")
+        if asked.fast and asked.loop and asked.duration_s is None:
+            raise UsageError("--fast --loop would never end; add --duration SECONDS")
+        if not file and asked.camera == "off" and asked.mic == "off":
+            raise UsageError(
+                "--camera off --mic off leaves nothing to look at or listen to; leave one of them on"
+            )
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a file starts again at its end: when asked to, and the demo when asked for a duration."""
+        return self.input.loop or (self.input.demo and self.input.duration_s is not None)
+
+    @property
+    def source_name(self) -> str:
+        """The source's name on the wire."""
+        asked = self.input
+        if asked.name is not None:
+            return asked.name
+        if asked.demo:
+            return "demo"
+        if asked.source is not None:
+            bare = asked.source.partition("://")[2] or asked.source
+            return _as_name(Path(bare).stem, "file")
+        if asked.camera == "off":
+            return "mic"
+        camera = asked.camera or "0"
+        return f"cam{camera}" if camera.isdigit() else _as_name(Path(camera).name, "cam")
+
+
+def load(file: Path | None = None, said: Mapping[str, str | bool] | None = None) -> Config:
+    """The configuration of ``file`` and of what was ``said`` (long option without dashes -> its text).
+
+    Raises UsageError for whatever makes no sense; see ``realtime.options.fill``.
+    """
+    return fill(Config, file, said or {})
+
+
+def _as_name(text: str, otherwise: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or otherwise
