@@ -1,0 +1,197 @@
+"""Files to pictures and 16 kHz sound on the file's own time line, by FFmpeg (PyAV)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmf.errors import SourceError, need
+from realtime.sources.base import SAMPLE_RATE
+
+log = logging.getLogger("ecmf.sources")
+
+GAP_S = 0.1
+"""Sound missing for longer than this is filled with silence; shorter is rounding of time stamps."""
+
+MAX_GAP_S = 60.0
+"""A longer jump is a broken time stamp, not a gap."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds."""
+
+    width: int
+    height: int
+    fps: float
+    """All 0 when there is no picture track."""
+    rate: int
+    """Samples a second of the sound track, 0 when there is none."""
+    duration_s: float | None
+    """As the header says it; None when it says nothing."""
+
+
+def inspect(path: str, title: str) -> Contents:
+    """Open ``path``, decode the first picture and the first sound, and say what there is.
+
+    Raises SourceError when the file cannot be opened or none of its tracks can be decoded.
+    """
+    with _open(path, title) as container:
+        picture, sound = _video(container), _audio(container)
+        duration = None if container.duration is None else container.duration / 1e6
+    if picture is None and sound is None:
+        raise SourceError(f"{title} has neither pictures nor sound; give a video, a picture or a sound file")
+    width = height = rate = 0
+    fps = 0.0
+    first = next(pictures(path, title), None) if picture is not None else None
+    if first is not None:
+        height, width = first[1].shape[:2]
+        fps = float(picture.average_rate or picture.guessed_rate or 25)
+    if sound is not None and next(sounds(path, title), None) is not None:
+        rate = int(sound.codec_context.sample_rate)
+    if not width and not rate:
+        raise SourceError(f"{title} cannot be decoded: it is damaged or not a media file")
+    return Contents(width, height, fps, rate, duration)
+
+
+def length_s(path: str, title: str) -> float:
+    """Exact playing time, the longer of picture and sound, from the packets (nothing is decoded)."""
+    end_s = 0.0
+    with _open(path, title) as container:
+        start_s = (container.start_time or 0) / 1e6
+        tracks = [track for track in (_video(container), _audio(container)) if track is not None]
+        for packet in _packets(container, tracks, title):
+            if packet.pts is None:
+                continue
+            lasts = float((packet.duration or 0) * packet.time_base)
+            if not lasts and packet.stream.type == "video":
+                lasts = 1 / float(packet.stream.average_rate or 25)
+            end_s = max(end_s, float(packet.pts * packet.time_base) - start_s + lasts)
+    return end_s
+
+
+def pictures(path: str, title: str) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Yield (media seconds, uint8[height, width, 3] BGR) in order of presentation, upright, pixels square.
+
+    Times grow strictly. A damaged frame is left out, a damaged end is the end; both are logged.
+    """
+    with _open(path, title) as container:
+        track = _video(container)
+        if track is None:
+            return
+        start_s = (container.start_time or 0) / 1e6
+        step_s = 1 / float(track.average_rate or track.guessed_rate or 25)
+        last_s: float | None = None
+        for frame in _decoded(container, track, title):
+            media_s = frame.time - start_s if frame.time is not None else -1.0
+            if last_s is not None and media_s <= last_s:
+                media_s = last_s + step_s
+            last_s = max(0.0, media_s)
+            yield last_s, _upright(frame, track)
+
+
+def sounds(path: str, title: str) -> Iterator[NDArray[np.float32]]:
+    """Yield float32[n] mono at 16 kHz: unbroken from media time 0, silence where the file has none."""
+    soxr = need("soxr", "live")
+    with _open(path, title) as container:
+        track = _audio(container)
+        if track is None:
+            return
+        rate = int(track.codec_context.sample_rate)
+        start_s = (container.start_time or 0) / 1e6
+        convert = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        position = 0
+        for time_s, samples in _mono(container, track, rate, title):
+            if time_s is not None:
+                samples = _in_place(samples, position, round((time_s - start_s) * rate), rate)
+            position += len(samples)
+            ready = samples if convert is None else convert.resample_chunk(samples)
+            if len(ready):
+                yield ready
+        if convert is not None:
+            yield convert.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _in_place(samples: NDArray[np.float32], position: int, stamped: int, rate: int) -> NDArray[np.float32]:
+    """``samples``, stamped for sample ``stamped``, made to follow sample ``position``."""
+    ahead = stamped - position
+    if GAP_S * rate < ahead < MAX_GAP_S * rate or (position == 0 and 0 < ahead < MAX_GAP_S * rate):
+        return np.concatenate([np.zeros(ahead, np.float32), samples])
+    if position == 0 and ahead < 0:
+        return samples[-ahead:]
+    return samples
+
+
+def _open(path: str, title: str) -> Any:
+    av = need("av", "live")
+    try:
+        # A playlist or a crafted file must not make us reach for the network or for other protocols.
+        return av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        raise SourceError(f"{title} cannot be decoded: {error.strerror or error}") from None
+
+
+def _video(container: Any) -> Any:
+    av = need("av", "live")
+    for track in container.streams.video:
+        cover = track.disposition & av.stream.Disposition.attached_pic
+        if not cover and track.codec_context is not None:
+            # One thread each: pictures are decoded while the last one is being looked at.
+            track.codec_context.thread_count = 1
+            return track
+    return None
+
+
+def _audio(container: Any) -> Any:
+    return next((track for track in container.streams.audio if track.codec_context is not None), None)
+
+
+def _packets(container: Any, tracks: list[Any], title: str) -> Iterator[Any]:
+    av = need("av", "live")
+    try:
+        yield from container.demux(tracks)
+    except av.error.FFmpegError as error:
+        log.warning("%s is damaged and ends early: %s", title, error.strerror or error)
+
+
+def _decoded(container: Any, track: Any, title: str) -> Iterator[Any]:
+    av = need("av", "live")
+    damaged = 0
+    for packet in _packets(container, [track], title):
+        try:
+            yield from packet.decode()
+        except av.error.FFmpegError:
+            damaged += 1
+    if damaged:
+        log.warning("%s: %d damaged %s packets were left out", title, damaged, track.type)
+
+
+def _mono(
+    container: Any, track: Any, rate: int, title: str
+) -> Iterator[tuple[float | None, NDArray[np.float32]]]:
+    """(stamp of the first sample or None, float32[n]) at ``rate``, channels mixed down."""
+    av = need("av", "live")
+    mixer: Any = None
+    layout = None
+    for frame in _decoded(container, track, title):
+        found = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if found != layout:
+            mixer, layout = av.AudioResampler(format="fltp", layout="mono", rate=rate), found
+        time_s = frame.time
+        for mixed in mixer.resample(frame):
+            yield time_s, mixed.to_ndarray()[0]
+            time_s = None
+
+
+def _upright(frame: Any, track: Any) -> NDArray[np.uint8]:
+    width, ratio = frame.width, track.sample_aspect_ratio
+    if ratio:
+        width = max(1, round(width * float(ratio)))
+    image = frame.to_ndarray(format="bgr24", width=width, height=frame.height)
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns) if turns else image)

@@ -1,0 +1,191 @@
+"""A file played like a device: its pictures and its sound come out on one clock, each when it is due."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmf.errors import SourceError
+from realtime.clock import Clock
+from realtime.sources import decode
+from realtime.sources.base import BLOCK, SAMPLE_NS, SAMPLE_RATE, AudioBlock, AudioSource, Frame, VideoSource
+from realtime.sources.picture import Picture, is_picture
+from realtime.sources.playback import Playback
+
+log = logging.getLogger("ecmf.sources")
+
+
+@dataclass(frozen=True)
+class Media:
+    """What was opened; picture and sound share one clock."""
+
+    name: str
+    video: VideoSource | None
+    audio: AudioSource | None
+    duration_s: float | None
+    """Of one pass, as far as known."""
+
+    def samples(self, stop: threading.Event) -> Iterator[Frame | AudioBlock]:
+        """Everything in order of the end of its capture, from one thread: what --fast reads."""
+        tracks: list[Iterator[Frame | AudioBlock]] = []
+        if self.video is not None:
+            tracks.append(iter(self.video.frames(stop)))
+        if self.audio is not None:
+            tracks.append(iter(self.audio.blocks(stop)))
+        return heapq.merge(*tracks, key=lambda sample: sample.end_ns)
+
+    def close(self) -> None:
+        for source in (self.video, self.audio):
+            if source is not None:
+                source.close()
+
+
+class FileVideo:
+    """The picture track of a file as a camera."""
+
+    def __init__(self, path: Path, contents: decode.Contents, playback: Playback, loop: int | None) -> None:
+        self.name = path.name
+        self.width, self.height, self.fps = contents.width, contents.height, contents.fps
+        self._path = path
+        self._playback = playback
+        self._loop = loop
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        index = 0
+        for loop_ns in _loop_starts(self._loop):
+            for media_s, image in decode.pictures(str(self._path), self.name):
+                if self._loop is not None and media_s * SAMPLE_RATE >= self._loop:
+                    break
+                stamp_ns = self._playback.stamp_ns(loop_ns + round(media_s * 1e9))
+                if not self._playback.wait(stamp_ns, stop):
+                    return
+                yield Frame(image, stamp_ns, stamp_ns, "file", media_s, index)
+                index += 1
+            if index == 0:
+                raise SourceError(f"{self.name}: no picture can be decoded any more; was the file changed?")
+
+    def close(self) -> None:
+        pass
+
+
+class FileAudio:
+    """The sound track of a file as a microphone: blocks of 32 ms, each released when its end is reached."""
+
+    overflows = 0
+
+    def __init__(
+        self, path: Path, contents: decode.Contents, playback: Playback, loop: int | None, end: int | None
+    ) -> None:
+        self.name = path.name
+        self.rate = contents.rate
+        self._path = path
+        self._playback = playback
+        self._loop = loop
+        self._end = end
+
+    def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
+        position = 0
+        for samples in _blocks(self._looped()):
+            if self._end is not None:
+                samples = samples[: self._end - position]
+            if not len(samples):
+                return
+            start_ns = self._playback.stamp_ns(position * SAMPLE_NS)
+            end_ns = start_ns + len(samples) * SAMPLE_NS
+            if not self._playback.wait(end_ns, stop):
+                return
+            media = position if self._loop is None else position % self._loop
+            yield AudioBlock(samples, start_ns, end_ns, "file", media / SAMPLE_RATE)
+            position += len(samples)
+
+    def close(self) -> None:
+        pass
+
+    def _looped(self) -> Iterator[NDArray[np.float32]]:
+        for _ in _loop_starts(self._loop):
+            left = self._loop
+            for samples in decode.sounds(str(self._path), self.name):
+                if left is not None:
+                    samples = samples[:left]
+                    left -= len(samples)
+                yield samples
+            if left:
+                yield np.zeros(left, np.float32)
+
+
+def open_media(
+    path: str | Path,
+    *,
+    video: bool = True,
+    audio: bool = True,
+    loop: bool = False,
+    pace: Clock | None,
+    playback: Playback | None = None,
+    end_s: float | None = None,
+) -> Media:
+    """Open a video, sound or picture file.
+
+    ``pace`` is the clock to play by; None plays as fast as it is read, lossless, on media time from 0
+    (--fast). ``loop`` starts again at the end, without a gap in time. A picture repeats while it is paced,
+    else it is shown once. ``playback`` joins files on one time line; ``end_s`` cuts the sound there.
+    Raises SourceError for a file that is missing, empty, cannot be decoded or has nothing of what is asked.
+    """
+    path = Path(path)
+    _check(path)
+    title = f"source {path}"
+    playback = playback or Playback(pace)
+    if is_picture(path):
+        if not video:
+            raise SourceError(f"{title} is a picture, and pictures are switched off; nothing is left to play")
+        return Media(path.name, Picture(path, playback, repeat=loop or playback.paced), None, None)
+    contents = decode.inspect(str(path), title)
+    samples = max(1, round(decode.length_s(str(path), title) * SAMPLE_RATE)) if loop else None
+    end = None if end_s is None else round(end_s * SAMPLE_RATE)
+    shown = FileVideo(path, contents, playback, samples) if video and contents.width else None
+    heard = FileAudio(path, contents, playback, samples, end) if audio and contents.rate else None
+    if shown is None and heard is None:
+        missing = "sound" if audio else "pictures"
+        raise SourceError(f"{title} has no {missing}, and the rest is switched off; nothing is left to play")
+    return Media(path.name, shown, heard, contents.duration_s)
+
+
+def _check(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise SourceError(f"source {path} is a folder; give one video, picture or sound file")
+        if not path.exists():
+            raise SourceError(f"source {path} does not exist; check the path")
+        if path.is_file() and path.stat().st_size == 0:
+            raise SourceError(f"source {path} is empty")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise SourceError(f"source {path} cannot be read: {error.strerror}") from None
+
+
+def _loop_starts(loop: int | None) -> Iterator[int]:
+    """Nanoseconds at which each pass begins: only 0 without a loop, whose length is in samples."""
+    if loop is None:
+        return iter((0,))
+    return (turn * loop * SAMPLE_NS for turn in itertools.count())
+
+
+def _blocks(pieces: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """The same samples in blocks of BLOCK; only the last may be shorter."""
+    rest = np.zeros(0, np.float32)
+    for piece in pieces:
+        rest = np.concatenate([rest, piece])
+        whole = len(rest) // BLOCK * BLOCK
+        for begin in range(0, whole, BLOCK):
+            yield rest[begin : begin + BLOCK].copy()
+        rest = rest[whole:]
+    if len(rest):
+        yield rest
