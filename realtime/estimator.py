@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ecmf.cue import MODALITIES, Cue, Modality
 from ecmf.head import FusionHead
 from ecmf.smoothing import Smoother, SmoothingOptions
+from realtime.sources.base import CaptureClock
 
 Trigger = Literal["face", "scene", "voice", "text", "tick"]
 Person = int | None
@@ -30,7 +31,23 @@ ABSENT: Mapping[Modality, str] = {
 
 
 @dataclass(frozen=True)
-class ModalityState:
+class Report:
+    """What a branch said about one capture interval; no cues means that it looked and found nothing."""
+
+    modality: Modality
+    cues: tuple[Cue, ...]
+    start_ns: int
+    end_ns: int
+    clock: CaptureClock
+    media_s: float | None = None
+    """Media time of the sample; None for a device."""
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One modality within a decision."""
+
     present: bool
     weight: float = 0.0
     age_ms: float | None = None
@@ -53,7 +70,7 @@ class Decision:
     reason: str | None
     raw: NDArray[np.float32] | None
     smoothed: NDArray[np.float32] | None
-    modalities: Mapping[Modality, ModalityState]
+    modalities: Mapping[Modality, Standing]
     bbox: tuple[float, float, float, float] | None
     stage_ms: Mapping[str, float] = field(default_factory=dict)
 
@@ -103,29 +120,23 @@ class Estimator:
         self._smoothers: dict[Person, Smoother] = {}
         self._last_report_ns: dict[Modality, int] = {}
 
-    def report(
-        self, modality: Modality, cues: list[Cue], start_ns: int, end_ns: int, now_ns: int
-    ) -> list[Decision]:
-        """Take what a branch said about the capture interval ``start_ns..end_ns`` and decide for whom it touches.
-
-        An empty list says that the branch looked and found nothing; that, too, moves the stream on.
-        """
-        self._last_report_ns[modality] = max(end_ns, self._last_report_ns.get(modality, end_ns))
-        for cue in cues:
+    def report(self, report: Report, now_ns: int) -> list[Decision]:
+        """Take a report and decide for whom it touches, as far as the pace admits it."""
+        modality = report.modality
+        self._last_report_ns[modality] = max(report.end_ns, self._last_report_ns.get(modality, report.end_ns))
+        for cue in report.cues:
             if modality == "face":
                 assert cue.person is not None
                 self._faces[cue.person] = cue
             else:
                 self._shared[modality] = cue
         self._forget_the_gone(now_ns)
-        stages = dict(cues[0].stage_ms) if cues else {}
-        if modality == "face" and cues:
-            touched: list[Person] = [cue.person for cue in cues]
-        else:
-            touched = [self.owner(now_ns)]
-        trigger: Trigger = modality if cues else "tick"
+        touched: list[Person] = [self.owner(now_ns)]
+        if modality == "face" and report.cues:
+            touched = [cue.person for cue in report.cues]
+        trigger: Trigger = modality if report.cues else "tick"
         return [
-            self._decide(person, trigger, start_ns, end_ns, now_ns, stages)
+            self._decide(person, trigger, report.start_ns, report.end_ns, now_ns, dict(report.stage_ms))
             for person in touched
             if self._pace.admit(person, now_ns)
         ]
@@ -233,25 +244,27 @@ class Estimator:
         weights: Mapping[Modality, float],
         quality: Mapping[Modality, float],
         now_ns: int,
-    ) -> dict[Modality, ModalityState]:
-        states: dict[Modality, ModalityState] = {}
+    ) -> dict[Modality, Standing]:
+        states: dict[Modality, Standing] = {}
         for modality in MODALITIES:
             cue = cues.get(modality)
             age_ms = (now_ns - cue.end_ns) * 1e-6 if cue is not None else None
             if cue is not None and modality in weights:
-                states[modality] = ModalityState(
+                states[modality] = Standing(
                     True, weights[modality], age_ms, quality[modality], cue.probs, None
                 )
                 continue
             if modality not in self._enabled:
                 reason = "off"
-            elif cue is not None and cue.quality > 0 and age_ms is not None:
-                reason = "stale" if age_ms > self._head.max_age_s[modality] * 1e3 else "no_person"
+            elif cue is None and modality in self._shared:
+                reason = "other_person"
+            elif cue is not None and cue.quality > 0:
+                reason = "stale"
             elif modality not in self._last_report_ns:
                 reason = "starting"
             else:
                 reason = ABSENT[modality]
-            states[modality] = ModalityState(False, reason=reason, age_ms=age_ms)
+            states[modality] = Standing(False, reason=reason, age_ms=age_ms)
         return states
 
 

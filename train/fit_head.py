@@ -38,7 +38,7 @@ class FitOptions:
 
 def tensors(batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
     """A batch as the head's keyword arguments and the target."""
-    inputs = {m: torch.from_numpy(batch.cues[m]) for m in MODALITIES}
+    inputs: dict[str, Tensor] = {m: torch.from_numpy(batch.cues[m]) for m in MODALITIES}
     inputs["log_probs"] = torch.from_numpy(batch.log_probs)
     inputs["quality"] = torch.from_numpy(batch.quality)
     return inputs, torch.from_numpy(batch.target)
