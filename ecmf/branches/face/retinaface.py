@@ -17,7 +17,6 @@ LONG_SIDE = 640
 """A larger picture is shrunk to this: faces of 10 pixels in it are still found."""
 SCORE = 0.8
 OVERLAP = 0.4
-_MEAN = np.array([104, 117, 123], np.float32)  # BGR, as in the network's training
 _VARIANCE = (0.1, 0.2)
 _LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 """Stride and anchor sizes in input pixels."""
@@ -46,6 +45,7 @@ class RetinaFaceFinder:
             bundle = imported("retinaface", offline=offline)
         self._engine = open_engine(bundle, threads=threads)
         self._input = bundle.manifest.inputs[0].name
+        self._mean = np.array(bundle.manifest.preprocessing["mean"], np.float32)  # BGR
         self._boxes, self._scores, self._points = (port.name for port in bundle.manifest.outputs[:3])
 
     def find(self, frame: NDArray[np.uint8]) -> list[Found]:
@@ -60,7 +60,7 @@ class RetinaFaceFinder:
         height, width = small.shape[:2]
         # Whole cells only: one anchor grid whatever the rounding inside the graph.
         blob = np.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), np.float32)
-        blob[0, :, :height, :width] = (small - _MEAN).transpose(2, 0, 1)
+        blob[0, :, :height, :width] = (small - self._mean).transpose(2, 0, 1)
         out = self._engine.run({self._input: blob})
         scores = out[self._scores].reshape(-1, 2)[:, 1]
         keep = scores >= SCORE
