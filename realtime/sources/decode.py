@@ -43,19 +43,21 @@ def inspect(path: str, title: str) -> Contents:
     """
     with _open(path, title) as container:
         picture, sound = _video(container), _audio(container)
+        if picture is None and sound is None:
+            raise SourceError(
+                f"{title} has neither pictures nor sound; give a video, a picture or a sound file"
+            )
+        fps = 0.0 if picture is None else _fps(picture)
+        rate = 0 if sound is None else int(sound.codec_context.sample_rate)
         duration = None if container.duration is None else container.duration / 1e6
-    if picture is None and sound is None:
-        raise SourceError(f"{title} has neither pictures nor sound; give a video, a picture or a sound file")
-    width = height = rate = 0
-    fps = 0.0
-    first = next(pictures(path, title), None) if picture is not None else None
-    if first is not None:
-        height, width = first[1].shape[:2]
-        fps = float(picture.average_rate or picture.guessed_rate or 25)
-    if sound is not None and next(sounds(path, title), None) is not None:
-        rate = int(sound.codec_context.sample_rate)
-    if not width and not rate:
-        raise SourceError(f"{title} cannot be decoded: it is damaged or not a media file")
+    first = next(pictures(path, title), None)
+    if next(sounds(path, title), None) is None:
+        rate = 0
+    if first is None:
+        if not rate:
+            raise SourceError(f"{title} cannot be decoded: it is damaged or not a media file")
+        return Contents(0, 0, 0.0, rate, duration)
+    height, width = first[1].shape[:2]
     return Contents(width, height, fps, rate, duration)
 
 
@@ -70,7 +72,7 @@ def length_s(path: str, title: str) -> float:
                 continue
             lasts = float((packet.duration or 0) * packet.time_base)
             if not lasts and packet.stream.type == "video":
-                lasts = 1 / float(packet.stream.average_rate or 25)
+                lasts = 1 / _fps(packet.stream)
             end_s = max(end_s, float(packet.pts * packet.time_base) - start_s + lasts)
     return end_s
 
@@ -85,7 +87,7 @@ def pictures(path: str, title: str) -> Iterator[tuple[float, NDArray[np.uint8]]]
         if track is None:
             return
         start_s = (container.start_time or 0) / 1e6
-        step_s = 1 / float(track.average_rate or track.guessed_rate or 25)
+        step_s = 1 / _fps(track)
         last_s: float | None = None
         for frame in _decoded(container, track, title):
             media_s = frame.time - start_s if frame.time is not None else -1.0
@@ -149,6 +151,10 @@ def _video(container: Any) -> Any:
 
 def _audio(container: Any) -> Any:
     return next((track for track in container.streams.audio if track.codec_context is not None), None)
+
+
+def _fps(track: Any) -> float:
+    return float(track.average_rate or track.guessed_rate or 25)
 
 
 def _packets(container: Any, tracks: list[Any], title: str) -> Iterator[Any]:
