@@ -73,10 +73,7 @@ class FaceBranch:
         """
         picture = _picture(frame)
         people = self.tracker.follow(picture, end_ns)
-        return [
-            self._cue(picture, person.id, person.landmarks, start_ns, end_ns, self.tracker.stage_ms)
-            for person in people
-        ]
+        return [self._cue(picture, track.id, track.landmarks, start_ns, end_ns) for track in people]
 
     def _cue(
         self,

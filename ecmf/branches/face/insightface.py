@@ -52,11 +52,21 @@ class InsightFaceFinder:
         path = find_model(models)
         scrfd: Any = need("insightface.model_zoo.scrfd", "live")
         ort: Any = need("onnxruntime", "live")
+        state: Any = need(
+            "onnxruntime.capi.onnxruntime_pybind11_state", "live"
+        )  # its errors share no base class
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = ort.InferenceSession(
-                str(path), session_options(threads), providers=["CPUExecutionProvider"]
-            )
-        except (RuntimeError, ValueError) as error:
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except (
+            RuntimeError,
+            state.InvalidProtobuf,
+            state.InvalidGraph,
+            state.NotImplemented,
+            state.Fail,
+        ) as error:
             raise WeightError(f"{path} is not an ONNX model that onnxruntime loads: {error}") from None
         if len(session.get_outputs()) not in (6, 9, 10, 15):
             raise WeightError(
