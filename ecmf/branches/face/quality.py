@@ -13,8 +13,8 @@ from ecmf.errors import need
 
 HEIGHT = (4.0, 40.0)
 """Height of the face in frame pixels at which nothing, and at which everything needed, is seen of it."""
-PRESENCE_LOGIT = (0.0, 12.0)
-"""Logit of the landmark model's presence: 16 for a free face, 4 to 12 with a hand before it (demo video)."""
+PRESENCE_LOGIT = (0.0, 15.5)
+"""Logit of the landmark model's presence: 16 for a free face, 14 to 4 with a hand before it (demo video)."""
 HIDDEN = 0.25
 """What is left at PRESENCE_LOGIT's lower end: half a face still says something."""
 TURN = (25.0, 70.0)
