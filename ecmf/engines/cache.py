@@ -1,0 +1,136 @@
+"""Where built engines are kept: one folder each, the engine beside a record of what it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ecmf.bundle import Bundle, sha256_of
+from ecmf.engines.base import Backend, Engine, EngineSpec
+from ecmf.errors import EngineError
+from ecmf.fetch import locked
+
+log = logging.getLogger("ecmf.engines")
+
+
+def cache_dir() -> Path:
+    """Where engines, bundles and weights are kept: $ECMF_CACHE, else the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("ECMF_CACHE") or Path(home) / "ecmf-live")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a cached engine; a change in any of the first six leads to another key."""
+
+    bundle: str
+    model_sha256: str
+    backend: str
+    identity: str
+    """Version and device."""
+    precision: str
+    spec: str
+    engine_sha256: str
+    size: int
+    """Bytes."""
+    build_s: float
+    """Seconds it took to build."""
+
+
+def key(bundle: Bundle, backend: Backend, spec: EngineSpec) -> str:
+    """Folder name: readable parts, then a hash of everything the engine depends on."""
+    parts = (bundle.sha256, backend.name, backend.identity(), _spec(spec))
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return f"{bundle.manifest.name}-{backend.name}-{spec.precision}-{digest}"
+
+
+def build_or_load(backend: Backend, bundle: Bundle, spec: EngineSpec) -> Engine:
+    """The cached engine; built first where there is none, and again where it is broken.
+
+    A cache folder that cannot be written is one warning; the engine is then built for this run alone. Processes
+    that want the same engine wait for the one that builds it. Raises EngineError.
+    """
+    folder = cache_dir() / "engines" / key(bundle, backend, spec)
+    engine = _load(folder, backend, bundle, spec)
+    if engine is not None:
+        return engine
+    try:
+        with locked(folder.with_name(f".{folder.name}.lock")):
+            engine = _load(folder, backend, bundle, spec)  # another process may have built it meanwhile
+            if engine is None:
+                _build(folder, backend, bundle, spec)
+                engine = _load(folder, backend, bundle, spec)
+    except OSError as error:
+        log.warning(
+            "cannot keep engines in %s (%s); %s is built for this run alone", folder.parent, error, bundle.id
+        )
+        with tempfile.TemporaryDirectory() as temporary:
+            target = Path(temporary) / "engine.bin"
+            backend.build(bundle, spec, target)
+            return backend.load(target, bundle, spec)
+    if engine is None:
+        raise EngineError(f"{backend.name} cannot load the engine of {bundle.id} that it has just built")
+    return engine
+
+
+def records() -> Iterator[tuple[Path, Record]]:
+    """Every engine in the cache, by name; broken entries are left out."""
+    for path in sorted((cache_dir() / "engines").glob("*/engine.json")):
+        try:
+            yield path.parent, Record(**json.loads(path.read_text("utf-8")))
+        except (ValueError, TypeError, OSError):
+            continue
+
+
+def _load(folder: Path, backend: Backend, bundle: Bundle, spec: EngineSpec) -> Engine | None:
+    """None when there is none; one that is damaged or refused by its backend is thrown away first."""
+    path = folder / "engine.bin"
+    try:
+        record = Record(**json.loads((folder / "engine.json").read_text("utf-8")))
+        if sha256_of(path) != record.engine_sha256:  # a backend may crash on a truncated file
+            raise EngineError(f"the cached engine {path} is damaged")
+        return backend.load(path, bundle, spec)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (EngineError, ValueError, TypeError) as error:
+        log.warning("%s; it is built again", error)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+
+def _build(folder: Path, backend: Backend, bundle: Bundle, spec: EngineSpec) -> None:
+    """Into a temporary folder, then renamed: an interrupted build leaves nothing that could be taken for one."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        target = temporary / "engine.bin"
+        log.info("building %s with %s (%s)", bundle.id, backend.name, spec.precision)
+        began = time.perf_counter()
+        backend.build(bundle, spec, target)
+        record = Record(
+            bundle=bundle.id,
+            model_sha256=bundle.sha256,
+            backend=backend.name,
+            identity=backend.identity(),
+            precision=spec.precision,
+            spec=_spec(spec),
+            engine_sha256=sha256_of(target),
+            size=target.stat().st_size,
+            build_s=round(time.perf_counter() - began, 3),
+        )
+        (temporary / "engine.json").write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _spec(spec: EngineSpec) -> str:
+    return json.dumps(asdict(spec), sort_keys=True, default=list)
