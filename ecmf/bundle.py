@@ -90,15 +90,11 @@ def load_bundle(folder: Path | str, *, verify: bool = True) -> Bundle:
     path = folder / "manifest.json"
     try:
         raw = json.loads(path.read_text("utf-8"))
-        ports = {
-            key: tuple(
-                Port(p["name"], p["dtype"], tuple(p["shape"]), p.get("unit", "")) for p in raw.pop(key)
-            )
-            for key in ("inputs", "outputs")
-        }
+        for key in ("inputs", "outputs"):
+            raw[key] = tuple(_port(p) for p in raw[key])
         for key in ("labels", "training_data"):
             raw[key] = tuple(raw.get(key, ()))
-        manifest = Manifest(**ports, **raw)
+        manifest = Manifest(**raw)
     except FileNotFoundError:
         raise BundleError(f"no bundle in {folder}: manifest.json is missing") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -150,6 +146,10 @@ def write_bundle(folder: Path | str, manifest: Manifest, files: Mapping[str, Pat
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return load_bundle(folder)
+
+
+def _port(raw: Mapping[str, Any]) -> Port:
+    return Port(raw["name"], raw["dtype"], tuple(raw["shape"]), raw.get("unit", ""))
 
 
 def _record(manifest: Manifest, hashes: Mapping[str, str]) -> dict[str, Any]:
