@@ -1,0 +1,172 @@
+"""One run of `ecmf-live`: opens everything, runs the pipeline beside the main thread, and ends in order."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from ecmf.bundle import SHIPPED, load_bundle
+from realtime.config import Config
+from realtime.csvlog import CsvLog
+from realtime.jsonlines import JsonLines, claim_stdout
+from realtime.publish import Publisher, Sink, Sinks, new_run
+from realtime.stopping import Stop
+from realtime.view import LiveView, StatusLine
+
+if TYPE_CHECKING:
+    from realtime.pipeline import Pipeline
+    from realtime.preview import Preview
+    from realtime.summary import Summary
+
+log = logging.getLogger("realtime.session")
+
+PATIENCE_S = 1.8
+"""How long an asked end may take; then the process ends without waiting any longer."""
+
+POLL_S = 0.05
+"""How often the main thread looks whether it is over."""
+
+
+class Session:
+    """Everything between a configuration and an exit code."""
+
+    def __init__(self, config: Config, stop: Stop) -> None:
+        self._config = config
+        self._stop = stop
+        self._over = threading.Event()
+        self._pipeline: Pipeline | None = None
+        self._preview: Preview | None = None
+        self._lines: JsonLines | None = None
+        self._summary: Summary | None = None
+        self._failure: BaseException | None = None
+
+    def run(self) -> int:
+        """Run to the end; returns 0. Raises EcmfError for whatever a person has to put right."""
+        sinks = self._open_sinks()
+        try:
+            threading.Thread(target=self._work, args=(sinks,), name="pipeline", daemon=True).start()
+            in_time = self._watch()
+        finally:
+            sinks.close()
+        if self._failure is not None and not self._stop.asked():
+            raise self._failure
+        if self._summary is not None:
+            say(describe(self._summary))
+        else:
+            say(
+                "ecmf-live: stopped before the first estimate"
+                if in_time
+                else "ecmf-live: stopped without waiting"
+            )
+        if self._failure is not None:
+            log.warning("while stopping: %s", self._failure)
+        if self._lines is not None and self._lines.dropped:
+            log.warning("%d lines were not written: stdout was not read fast enough", self._lines.dropped)
+        return 0
+
+    def _open_sinks(self) -> Sinks:
+        """Everything that can be refused at once, before models are fetched and loaded."""
+        config = self._config
+        opened: list[Sink] = []
+        local: list[Sink] = []
+        try:
+            publisher = Publisher(
+                config.wire.bind, high_water_mark=config.wire.high_water_mark, replay=config.wire.replay
+            )
+            opened.append(publisher)
+            if config.output.csv is not None:
+                head = load_bundle(config.models.model or SHIPPED / "default", verify=False)
+                opened.append(CsvLog(config.output.csv, head.manifest.labels))
+            if config.output.preview:
+                from realtime.preview import Preview
+
+                self._preview = Preview(f"ecmf-live: {config.source_name}", on_closed=self._stop.ask)
+                local.append(self._preview)
+        except BaseException:
+            for sink in (*opened, *local):
+                sink.close()
+            raise
+        title = f"{config.source_name} on {publisher.endpoint}"
+        if config.output.json:
+            self._lines = JsonLines(claim_stdout(), lossless=config.input.fast, on_gone=self._stop.ask)
+            opened.append(self._lines)
+        else:
+            local.append(LiveView(title) if sys.stdout.isatty() else StatusLine())
+        say(f"ecmf-live: {title}; Ctrl-C ends it")
+        return Sinks(opened, local=local, now_ns=time.monotonic_ns, transcript=config.wire.transcript)
+
+    def _work(self, sinks: Sinks) -> None:
+        """The pipeline's thread: native code that loads a model there cannot keep a signal from being heard."""
+        try:
+            self._summary = self._perform(sinks)
+        except BaseException as error:  # handed to the main thread, which raises it
+            self._failure = error
+        finally:
+            self._over.set()
+
+    def _perform(self, sinks: Sinks) -> Summary | None:
+        from realtime.assemble import Models, open_inputs
+        from realtime.clock import SystemClock
+        from realtime.pipeline import Pipeline
+
+        inputs = open_inputs(self._config, None if self._config.input.fast else SystemClock())
+        models = Models(self._config)
+        if self._stop.asked():
+            return None
+        self._pipeline = Pipeline(
+            self._config,
+            sinks.publish,
+            run=new_run(),
+            inputs=inputs,
+            models=models,
+            on_frame=self._preview.offer if self._preview is not None else None,
+        )
+        return None if self._stop.asked() else self._pipeline.run()
+
+    def _watch(self) -> bool:
+        """Wait for the end; False when it was asked for and did not come in time."""
+        deadline: float | None = None
+        while not self._over.wait(POLL_S):
+            if self._preview is not None:
+                self._preview.draw()
+            if not self._stop.asked():
+                continue
+            if self._pipeline is not None:
+                self._pipeline.stop()
+            deadline = deadline or time.monotonic() + PATIENCE_S
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+
+def say(text: str) -> None:
+    """To the person, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def describe(summary: Summary) -> str:
+    """What a run amounted to, in a few lines."""
+    present = ", ".join(f"{name} {share:.0%}" for name, share in summary.present.items())
+    labels = ", ".join(f"{name} {count}" for name, count in summary.labels.items())
+    told = [
+        f"{summary.estimates} estimates in {summary.seconds:.1f} s, {summary.rate_hz:.1f} a second",
+        f"labels: {labels or 'none'}",
+        f"present: {present}",
+    ]
+    for trigger, each in summary.latency_ms.items():
+        told.append(
+            f"latency of {trigger}: p50 {each.p50:.1f} ms, p95 {each.p95:.1f} ms, p99 {each.p99:.1f} ms"
+            f" ({each.count} estimates)"
+        )
+    drops = ", ".join(f"{cause} {count}" for cause, count in summary.drops.items())
+    told += [
+        f"dropped: {drops or 'nothing'}",
+        f"cores used: {summary.cores:.2f}, peak memory: {summary.peak_rss_mb:.0f} MB",
+        "engines: " + (", ".join(f"{name} {use}" for name, use in summary.engines.items()) or "none"),
+    ]
+    if summary.cold_start_s is not None:
+        told.append(f"first label {summary.cold_start_s:.1f} s after the start")
+    return "\n".join(f"ecmf-live: {line}" for line in (*told, *summary.notes))
