@@ -85,12 +85,7 @@ class SpeechEncoder:
         self.width = int(self.bundle.manifest.extra["width"])
         self._mels = int(self.bundle.manifest.preprocessing["mels"])
         # One engine takes every bucket; a backend that needs static shapes gets one engine per bucket.
-        self._engine: Engine = open_engine(self.bundle, backend=backend, threads=threads)
-
-    @property
-    def engine(self) -> str:
-        """Backend and precision that run, e.g. 'openvino fp32'."""
-        return f"{self._engine.backend} {self._engine.precision}"
+        self.engine: Engine = open_engine(self.bundle, backend=backend, threads=threads)
 
     def encode(self, audio: NDArray[np.float32]) -> SpeechStates:
         """Encode ``audio`` float32[n], 16 kHz mono in [-1, 1], 1 sample to 30 s.
@@ -105,7 +100,7 @@ class SpeechEncoder:
             )
         padded = np.zeros(bucket_samples(len(audio)), np.float32)
         padded[: len(audio)] = audio
-        outputs = self._engine.run({"mel": log_mel(padded, self._mels)[None]})
+        outputs = self.engine.run({"mel": log_mel(padded, self._mels)[None]})
         seconds = len(audio) / SAMPLE_RATE
         real = frames_of(seconds)
         layers = {k: outputs[f"layer_{k}"][0, :real] for k in LAYERS}
