@@ -1,0 +1,249 @@
+"""Train the text branch: `python -m train.fit_text --meld PATH --goemotions PATH --out DIR`.
+
+Fine-tunes MiniLM stage by stage as `recipes/text.toml` says, keeps the running average of the weights, tunes on
+MELD's dev split only, and ends with a bundle. A run that was stopped goes on after its last finished epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import math
+import time
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ecmf.errors import EcmfError, UsageError
+from ecmf.labels import EKMAN
+from ecmf.wordpiece import Tokens, WordPiece
+from train.bert import TextModel, load_minilm
+from train.datasets.goemotions import read_goemotions
+from train.datasets.meld import read_meld
+from train.text_examples import Context, Example, Loader, batches, from_goemotions, from_meld
+
+log = logging.getLogger("train.fit_text")
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Stage:
+    data: tuple[str, ...]
+    """goemotions, meld or both."""
+    epochs: int
+    batch: int
+    learning_rate: float
+    share: float = 1.0
+    """Share of GoEmotions used in this stage, drawn anew with the seed."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    version: str
+    seed: int
+    dropout: float
+    label_smoothing: float
+    weight_decay: float
+    stage: tuple[Stage, ...]
+    averaging: float = 0.995
+    """Decay per step of the running average of the weights that is kept."""
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Raises UsageError naming an unknown or missing key."""
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+        stages = tuple(_known(Stage, {**s, "data": tuple(s["data"])}, path) for s in raw.pop("stage"))
+        return _known(Recipe, {**raw, "stage": stages}, path)
+    except FileNotFoundError:
+        raise UsageError(f"no recipe {path}") from None
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not a text recipe: {error}") from None
+
+
+def _known(kind: type, values: dict[str, Any], path: Path) -> Any:
+    unknown = set(values) - {field.name for field in fields(kind)}
+    if unknown:
+        raise UsageError(
+            f"{path}: unknown key {sorted(unknown)[0]!r}; known: {[f.name for f in fields(kind)]}"
+        )
+    return kind(**values)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    meld: dict[str, list[Example]]
+    goemotions: dict[str, list[Example]]
+
+
+def read_corpus(meld: Path, goemotions: Path) -> Corpus:
+    lines, comments = read_meld(meld), read_goemotions(goemotions)
+    return Corpus(
+        {split: from_meld([x for x in lines if x.split == split]) for split in ("train", "dev", "test")},
+        {
+            split: from_goemotions([x for x in comments if x.split == split])
+            for split in ("train", "dev", "test")
+        },
+    )
+
+
+def tensors(tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask), torch.from_numpy(tokens.types)
+
+
+@torch.no_grad()
+def predict(
+    model: TextModel, wordpiece: WordPiece, examples: list[Example], context: Context
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embeddings float32[n, width] and logits float32[n, labels] without enrichment."""
+    model.eval()
+    parts = []
+    for tokens in batches(wordpiece, [e.text for e in examples], [e.history(context) for e in examples]):
+        ids, mask, types = tensors(tokens)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            embedding, logits = model(ids, mask, types, torch.zeros(len(ids), len(EKMAN)))
+        parts.append((embedding.float().numpy(), logits.float().numpy()))
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def weighted_f1(examples: list[Example], logits: NDArray[np.float32]) -> float:
+    from sklearn.metrics import f1_score
+
+    truth = [int(e.target.argmax()) for e in examples]
+    return float(f1_score(truth, logits.argmax(1), average="weighted"))
+
+
+def run_stage(
+    number: int, model: TextModel, recipe: Recipe, corpus: Corpus, wordpiece: WordPiece, out: Path
+) -> TextModel:
+    """Train one stage from ``model``; returns the averaged model. Resumes from ``out``."""
+    stage = recipe.stage[number]
+    rng = np.random.default_rng((recipe.seed, number))
+    examples = list(corpus.meld["train"]) if "meld" in stage.data else []
+    if "goemotions" in stage.data:
+        extra = corpus.goemotions["train"]
+        examples += [extra[i] for i in rng.permutation(len(extra))[: round(stage.share * len(extra))]]
+    loader = Loader(examples, wordpiece, stage.batch, recipe.seed + number)
+    steps = stage.epochs * len(loader)
+    model.embeddings.requires_grad_(False)  # words missing from small corpora keep their meaning
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, stage.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    warmup = max(1, steps // 12)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(1, step / steps)))
+    )
+    average = copy.deepcopy(model)
+    first, saved = 0, out / f"stage-{number}.pt"
+    if saved.is_file():
+        state = torch.load(saved, weights_only=True)
+        for part, key in (
+            (model, "model"),
+            (average, "average"),
+            (optimizer, "optimizer"),
+            (schedule, "schedule"),
+        ):
+            part.load_state_dict(state[key])  # type: ignore[attr-defined]
+        first = state["epoch"]
+        log.info("stage %d goes on after epoch %d", number, first)
+    for epoch in range(first, stage.epochs):
+        torch.manual_seed(recipe.seed * 1000 + number * 100 + epoch)
+        model.train()
+        started, loss_sum = time.monotonic(), 0.0
+        for step, (tokens, target) in enumerate(loader.epoch(epoch), start=1):
+            ids, mask, types = tensors(tokens)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                _, logits = model(ids, mask, types, torch.zeros(len(ids), len(EKMAN)))
+            loss = torch.nn.functional.cross_entropy(
+                logits.float(), torch.from_numpy(target), label_smoothing=recipe.label_smoothing
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            schedule.step()
+            done = epoch * len(loader) + step
+            _blend(average, model, min(recipe.averaging, done / (done + 10)))
+            loss_sum += float(loss.detach())
+            if step % 50 == 0 or step == len(loader):
+                rate = step / (time.monotonic() - started)
+                log.info(
+                    "stage %d epoch %d: %d/%d, loss %.3f, %.1f steps/s, %.0f s left",
+                    number, epoch, step, len(loader), loss_sum / step, rate, (steps - done) / rate,
+                )  # fmt: skip
+        report(average, wordpiece, corpus, f"stage {number} epoch {epoch}")
+        parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
+        temporary = saved.with_suffix(".tmp")
+        torch.save({"epoch": epoch + 1, **{k: v.state_dict() for k, v in parts.items()}}, temporary)  # type: ignore[attr-defined]
+        temporary.replace(saved)
+    return average
+
+
+@torch.no_grad()
+def _blend(average: TextModel, model: TextModel, keep: float) -> None:
+    new: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+    old: list[Tensor] = [
+        a for a, p in zip(average.parameters(), model.parameters(), strict=True) if p.requires_grad
+    ]
+    torch._foreach_lerp_(old, new, 1 - keep)
+
+
+def report(model: TextModel, wordpiece: WordPiece, corpus: Corpus, title: str) -> None:
+    """Log dev scores; the test split is not looked at while training."""
+    dev, comments = corpus.meld["dev"], corpus.goemotions["dev"][:1000]
+    none, own, dialogue = (
+        weighted_f1(dev, predict(model, wordpiece, dev, c)[1]) for c in ("none", "own", "dialogue")
+    )
+    single = weighted_f1(comments, predict(model, wordpiece, comments, "none")[1])
+    log.info(
+        "%s: dev weighted F1 none %.4f own %.4f dialogue %.4f; GoEmotions dev %.4f",
+        title,
+        none,
+        own,
+        dialogue,
+        single,
+    )
+
+
+def fit(recipe: Recipe, corpus: Corpus, wordpiece: WordPiece, minilm: Path, out: Path) -> TextModel:
+    """All stages. ``minilm``: the published fp32 safetensors file."""
+    torch.manual_seed(recipe.seed)
+    model = TextModel(len(EKMAN), recipe.dropout)
+    load_minilm(model, minilm)
+    for number in range(len(recipe.stage)):
+        model = run_stage(number, copy.deepcopy(model), recipe, corpus, wordpiece, out)
+    return model
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--meld", type=Path, required=True, help="MELD's folder or parquet file")
+    parser.add_argument("--goemotions", type=Path, required=True, help="GoEmotions' folder or parquet file")
+    parser.add_argument("--recipe", type=Path, default=RECIPES / "text.toml")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoints and the finished bundle")
+    parser.add_argument("--minilm", type=Path, help="fp32 safetensors file; fetched when not given")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json; fetched when not given")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(1)
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        corpus = read_corpus(arguments.meld, arguments.goemotions)
+        wordpiece = WordPiece(arguments.tokenizer)
+        model = fit(read_recipe(arguments.recipe), corpus, wordpiece, arguments.minilm, arguments.out)
+        torch.save(model.state_dict(), arguments.out / "model.pt")
+    except EcmfError as error:
+        print(error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
