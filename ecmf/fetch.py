@@ -31,7 +31,7 @@ log = logging.getLogger("ecmf.weights")
 Progress = Callable[[str, int, int], None]
 """Called with what is being fetched, bytes done and bytes in all; done == total ends it."""
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 3.0
 """To connect to a hub, and the longest silence while it sends."""
 POLL_S = 0.2
 BLOCK = 1 << 20

