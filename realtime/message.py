@@ -87,9 +87,13 @@ class Modalities(msgspec.Struct, frozen=True, kw_only=True):
     """All four, always."""
 
     face: ModalityState
+    """The person's face."""
     scene: ModalityState
+    """The whole picture; context, never enough alone."""
     voice: ModalityState
+    """How it is said."""
     text: ModalityState
+    """What is said."""
 
     def __post_init__(self) -> None:
         states = (self.face, self.scene, self.voice, self.text)
@@ -180,6 +184,7 @@ class Word(msgspec.Struct, frozen=True, kw_only=True):
     """A committed word; it never changes again."""
 
     text: str
+    """As it was heard."""
     t_start_ns: int
     """Start of the word on the capture clock."""
     t_end_ns: int

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,8 +56,14 @@ class Entry:
         return self.key.replace("_", "-")
 
 
-def sections(tree: type) -> Iterator[tuple[str, type, list[Entry]]]:
+def sections(tree: type) -> tuple[tuple[str, type, tuple[Entry, ...]], ...]:
     """Name, class and entries of each section of ``tree``, in order."""
+    return _sections(tree)
+
+
+@functools.cache
+def _sections(tree: Hashable) -> tuple[tuple[str, type, tuple[Entry, ...]], ...]:
+    found = []
     for section, kind in typing.get_type_hints(tree).items():
         hints = typing.get_type_hints(kind, include_extras=True)
         entries = []
@@ -65,7 +72,8 @@ def sections(tree: type) -> Iterator[tuple[str, type, list[Entry]]]:
             kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
             plain = next(each for each in kinds if each is not type(None))
             entries.append(Entry(field.name, option.flag or field.name, plain, field.default, option))
-        yield section, kind, entries
+        found.append((section, kind, tuple(entries)))
+    return tuple(found)
 
 
 def fill(tree: type[Tree], file: Path | None, said: Mapping[str, str | bool]) -> Tree:
@@ -127,6 +135,8 @@ def _from_text(entry: Entry, found: str | bool) -> Any:
             value = None
     elif entry.kind is Path:
         value = Path(found) if isinstance(found, str) and found else None
+    elif type(found) is not entry.kind:
+        value = None
     return _checked(entry, value, f"--{entry.flag} {found}")
 
 

@@ -143,11 +143,9 @@ class LiveView:
             parts.append(Text("starting …", style="dim"))
         committed, partial = self._scene.words()
         if committed or partial:
-            parts += [Text(), Text.assemble("“", _plain(committed), (" " + _plain(partial), "dim"), "”")]
+            parts += [Text(), Text.assemble("“", plain(committed), (" " + plain(partial), "dim"), "”")]
         parts += [Text(), Text(self.footer(), style="dim")]
-        return Panel(
-            Group(*parts), title=_plain(self._title), title_align="left", width=WIDTH, padding=(1, 2)
-        )
+        return Panel(Group(*parts), title=plain(self._title), title_align="left", width=WIDTH, padding=(1, 2))
 
     def footer(self) -> str:
         """Latency, rates and engines in a line or two."""
@@ -165,7 +163,7 @@ class LiveView:
             ]
             told.append(engines(health))
             told += health.notes
-        return _plain(" · ".join(part for part in told if part))
+        return plain(" · ".join(part for part in told if part))
 
 
 class StatusLine:
@@ -218,7 +216,7 @@ def _headline(estimate: Estimate) -> RenderableType:
     if estimate.label is None:
         return Text.assemble(("– ", "bold"), (str(estimate.reason).replace("_", " "), "yellow"), (who, "dim"))
     sure = f"   {estimate.confidence:.0%}" if estimate.confidence is not None else ""
-    return Text.assemble((_plain(estimate.label).upper(), "bold green"), (sure, "bold"), (who, "dim"))
+    return Text.assemble((plain(estimate.label).upper(), "bold green"), (sure, "bold"), (who, "dim"))
 
 
 def _bars(estimate: Estimate, labels: tuple[str, ...]) -> RenderableType:
@@ -230,7 +228,7 @@ def _bars(estimate: Estimate, labels: tuple[str, ...]) -> RenderableType:
         value = (estimate.smoothed or {}).get(label)
         style = "green" if label == estimate.label else "cyan"
         number = "" if value is None else f"{value:.2f}"
-        table.add_row(Text(_plain(label)), Text(_bar(value or 0.0), style=style), Text(number, style="dim"))
+        table.add_row(Text(plain(label)), Text(_bar(value or 0.0), style=style), Text(number, style="dim"))
     return table
 
 
@@ -255,7 +253,7 @@ def _other(estimate: Estimate) -> RenderableType:
 
     said = estimate.label or str(estimate.reason).replace("_", " ")
     sure = f" {estimate.confidence:.0%}" if estimate.confidence is not None else ""
-    return Text(f"person {estimate.person}: {_plain(said)}{sure}", style="dim")
+    return Text(f"person {estimate.person}: {plain(said)}{sure}", style="dim")
 
 
 def _grid(*widths: int) -> Table:
@@ -273,7 +271,7 @@ def _opinion(state: ModalityState) -> str:
     if not state.probs:
         return "context"
     best = max(state.probs, key=state.probs.__getitem__)
-    return f"{_plain(best)}"
+    return f"{plain(best)}"
 
 
 def _age(state: ModalityState) -> str:
@@ -289,6 +287,6 @@ def _bar(value: float, width: int = BAR) -> str:
     return "█" * full + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[rest]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Without control characters: what comes from a model or from the network must not steer the terminal."""
     return "".join(character if character.isprintable() else "�" for character in text)
