@@ -75,6 +75,6 @@ def _light(crop: NDArray[np.uint8]) -> float:
     spread = float(crop.std())
     if spread == 0:
         return 0.0
-    sharpness = float(cv2.Laplacian(crop, cv2.CV_32F).std()) / spread
+    sharpness = float(cv2.Laplacian(crop, cv2.CV_32F)[2:-2, 2:-2].std()) / spread
     clipped = float(np.mean((crop <= 2) | (crop >= 253)))
     return rise(sharpness, *SHARPNESS) * rise(spread, *CONTRAST) * (1 - rise(clipped, *CLIPPED))
