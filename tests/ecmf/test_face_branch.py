@@ -195,7 +195,7 @@ def test_quality_falls_gently_with_size_blur_and_darkness(
     for name, falling in {
         "height 200, 80, 36, 24, 16": [good, small(0.4), small(0.18), small(0.12), small(0.08)],
         "blur 0, 3, 6, 10": [good, blurred(3), blurred(6), blurred(10)],
-        "light 1, 0.3, 0.1, 0.05": [good, dark(0.3), dark(0.1), dark(0.05)],
+        "light 1, 0.3, 0.2, 0.1, 0.05": [good, dark(0.3), dark(0.2), dark(0.1), dark(0.05)],
     }.items():
         assert all(a >= b - 0.02 for a, b in pairwise(falling)), (name, falling)
         assert falling[1] > 0.8, (name, falling)
