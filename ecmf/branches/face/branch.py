@@ -75,6 +75,19 @@ class FaceBranch:
         people = self.tracker.follow(picture, end_ns)
         return [self._cue(picture, track.id, track.landmarks, start_ns, end_ns) for track in people]
 
+    def read(
+        self, face: NDArray[np.uint8], shapes: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Embedding float32[d + 52] and calibrated probabilities float32[7] of an aligned crop.
+
+        ``face``: uint8[size, size] grey; ``shapes``: float32[52], zeros where the blendshapes are unknown.
+        """
+        out = self.engine.run({"face": face[None, None].astype(np.float32), "blendshapes": shapes[None]})
+        logits = out["logits"][0] / self._temperature
+        likelihood = np.exp(logits - logits.max())
+        probs = fold(likelihood / likelihood.sum(), self.bundle.manifest.labels)
+        return np.concatenate([out["embedding"][0], shapes]).astype(np.float32), probs
+
     def _cue(
         self,
         picture: NDArray[np.uint8],
@@ -87,16 +100,13 @@ class FaceBranch:
         shapes = self._blendshapes.run(landmarks.points)
         shapes_ms = (perf_counter() - began) * 1e3
         face = crop(picture, five_points(landmarks.points), self._size)
-        out = self.engine.run({"face": face[None, None].astype(np.float32), "blendshapes": shapes[None]})
-        logits = out["logits"][0] / self._temperature
-        likelihood = np.exp(logits - logits.max())
-        probs = fold(likelihood / likelihood.sum(), self.bundle.manifest.labels)
+        embedding, probs = self.read(face, shapes)
         trust = quality(landmarks, face)
         face_ms = (perf_counter() - began) * 1e3 - shapes_ms
         return Cue(
             modality="face",
             person=person,
-            embedding=np.concatenate([out["embedding"][0], shapes]).astype(np.float32),
+            embedding=embedding,
             probs=probs,
             start_ns=start_ns,
             end_ns=end_ns,
