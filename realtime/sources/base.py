@@ -64,12 +64,19 @@ class AudioBlock:
 class VideoSource(Protocol):
     """A camera, or something that behaves like one."""
 
-    name: str
-    width: int
-    height: int
-    """Pixels, of the frames as delivered; 0 while unknown."""
-    fps: float
-    """Nominal frames a second; 0 while unknown."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def width(self) -> int:
+        """Pixels, of the frames as delivered; 0 while unknown."""
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def fps(self) -> float:
+        """Nominal frames a second; 0 while unknown."""
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """Yield frames as they are captured, until the source ends or ``stop`` is set.
@@ -85,11 +92,16 @@ class VideoSource(Protocol):
 class AudioSource(Protocol):
     """A microphone, or something that behaves like one."""
 
-    name: str
-    rate: int
-    """Samples a second before resampling, as the device or file has them."""
-    overflows: int
-    """How often sound was lost because nobody took it in time."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def rate(self) -> int:
+        """Samples a second before resampling, as the device or file has them."""
+
+    @property
+    def overflows(self) -> int:
+        """How often sound was lost because nobody took it in time."""
 
     def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
         """Yield blocks as they are captured, until the source ends or ``stop`` is set; errors as above."""

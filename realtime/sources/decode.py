@@ -22,6 +22,9 @@ MAX_GAP_S = 60.0
 """A longer jump is a broken time stamp, not a gap."""
 
 
+WEB = "http,https,tcp,tls,crypto"
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a file holds."""
@@ -133,7 +136,8 @@ def _open(path: str, title: str) -> Any:
     av = need("av", "live")
     try:
         # A playlist or a crafted file must not make us reach for the network or for other protocols.
-        return av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        reach = WEB if path.startswith(("http://", "https://")) else "file"
+        return av.open(path, options={"protocol_whitelist": reach}, metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise SourceError(f"{title} cannot be decoded: {error.strerror or error}") from None
 

@@ -17,6 +17,7 @@ from ecmf.errors import SourceError
 from realtime.clock import Clock
 from realtime.sources import decode
 from realtime.sources.base import BLOCK, SAMPLE_NS, SAMPLE_RATE, AudioBlock, AudioSource, Frame, VideoSource
+from realtime.sources.network import NetworkMedia, is_address
 from realtime.sources.picture import Picture, is_picture
 from realtime.sources.playback import Playback
 
@@ -51,17 +52,19 @@ class Media:
 class FileVideo:
     """The picture track of a file as a camera."""
 
-    def __init__(self, path: Path, contents: decode.Contents, playback: Playback, loop: int | None) -> None:
-        self.name = path.name
+    def __init__(
+        self, location: str, name: str, contents: decode.Contents, playback: Playback, loop: int | None
+    ) -> None:
+        self.name = name
         self.width, self.height, self.fps = contents.width, contents.height, contents.fps
-        self._path = path
+        self._location = location
         self._playback = playback
         self._loop = loop
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         index = 0
         for loop_ns in _loop_starts(self._loop):
-            for media_s, image in decode.pictures(str(self._path), self.name):
+            for media_s, image in decode.pictures(self._location, self.name):
                 if self._loop is not None and media_s * SAMPLE_RATE >= self._loop:
                     break
                 stamp_ns = self._playback.stamp_ns(loop_ns + round(media_s * 1e9))
@@ -82,11 +85,17 @@ class FileAudio:
     overflows = 0
 
     def __init__(
-        self, path: Path, contents: decode.Contents, playback: Playback, loop: int | None, end: int | None
+        self,
+        location: str,
+        name: str,
+        contents: decode.Contents,
+        playback: Playback,
+        loop: int | None,
+        end: int | None,
     ) -> None:
-        self.name = path.name
+        self.name = name
         self.rate = contents.rate
-        self._path = path
+        self._location = location
         self._playback = playback
         self._loop = loop
         self._end = end
@@ -112,7 +121,7 @@ class FileAudio:
     def _looped(self) -> Iterator[NDArray[np.float32]]:
         for _ in _loop_starts(self._loop):
             left = self._loop
-            for samples in decode.sounds(str(self._path), self.name):
+            for samples in decode.sounds(self._location, self.name):
                 if left is not None:
                     samples = samples[:left]
                     left -= len(samples)
@@ -131,30 +140,59 @@ def open_media(
     playback: Playback | None = None,
     end_s: float | None = None,
 ) -> Media:
-    """Open a video, sound or picture file.
+    """Open a video, sound or picture file, or an address: of a recording, or of a live stream with its own pace.
 
     ``pace`` is the clock to play by; None plays as fast as it is read, lossless, on media time from 0
     (--fast). ``loop`` starts again at the end, without a gap in time. A picture repeats while it is paced,
     else it is shown once. ``playback`` joins files on one time line; ``end_s`` cuts the sound there.
     Raises SourceError for a file that is missing, empty, cannot be decoded or has nothing of what is asked.
     """
-    path = Path(path)
+    playback = playback or Playback(pace)
+    if is_address(str(path)):
+        return _open_address(str(path), video, audio, loop, playback, end_s)
+    path = Path(str(path).removeprefix("file://"))
     _check(path)
     title = f"source {path}"
-    playback = playback or Playback(pace)
     if is_picture(path):
         if not video:
             raise SourceError(f"{title} is a picture, and pictures are switched off; nothing is left to play")
         return Media(path.name, Picture(path, playback, repeat=loop or playback.paced), None, None)
-    contents = decode.inspect(str(path), title)
-    samples = max(1, round(decode.length_s(str(path), title) * SAMPLE_RATE)) if loop else None
+    return _open_recording(str(path), path.name, title, video, audio, loop, playback, end_s)
+
+
+def _open_recording(
+    location: str,
+    name: str,
+    title: str,
+    video: bool,
+    audio: bool,
+    loop: bool,
+    playback: Playback,
+    end_s: float | None,
+) -> Media:
+    contents = decode.inspect(location, title)
+    samples = max(1, round(decode.length_s(location, title) * SAMPLE_RATE)) if loop else None
     end = None if end_s is None else round(end_s * SAMPLE_RATE)
-    shown = FileVideo(path, contents, playback, samples) if video and contents.width else None
-    heard = FileAudio(path, contents, playback, samples, end) if audio and contents.rate else None
+    shown = FileVideo(location, name, contents, playback, samples) if video and contents.width else None
+    heard = FileAudio(location, name, contents, playback, samples, end) if audio and contents.rate else None
     if shown is None and heard is None:
         missing = "sound" if audio else "pictures"
         raise SourceError(f"{title} has no {missing}, and the rest is switched off; nothing is left to play")
-    return Media(path.name, shown, heard, contents.duration_s)
+    return Media(name, shown, heard, contents.duration_s)
+
+
+def _open_address(
+    address: str, video: bool, audio: bool, loop: bool, playback: Playback, end_s: float | None
+) -> Media:
+    live = NetworkMedia(address, video=video, audio=audio)
+    if live.duration_s is not None:
+        live.close()
+        return _open_recording(address, live.title, live.title, video, audio, loop, playback, end_s)
+    if not playback.paced:
+        live.close()
+        raise SourceError(f"{live.title} is a live stream, which --fast cannot hurry; leave --fast out")
+    live.start()
+    return Media(live.title, live.video, live.audio, None)
 
 
 def _check(path: Path) -> None:

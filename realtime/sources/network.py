@@ -1,0 +1,246 @@
+"""A camera with an address (RTSP, HTTP MJPEG …): opened once, picture and sound from the one connection."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ecmf.errors import SourceError, need
+from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE, AudioBlock, Frame
+from realtime.sources.returning import RETRY_S
+from realtime.sources.stamps import SampleStamps
+from realtime.window import LatestFrame
+
+log = logging.getLogger("ecmf.sources")
+
+OPEN_S = 5.0
+READ_S = 1.5
+"""Without data for that long a server is gone."""
+BLOCKS_WAITING = 100
+"""Blocks of sound that may wait for their reader, some two seconds."""
+
+OPTIONS = {
+    "rtsp_transport": "tcp",  # UDP loses packets, and a lost packet is a torn face
+    "fflags": "nobuffer",
+    "flags": "low_delay",
+    "analyzeduration": "500000",
+    "probesize": "500000",
+    "fpsprobesize": "0",
+    "protocol_whitelist": "http,https,tcp,tls,crypto,rtsp,rtsps,rtp,srtp,udp,rtmp,httpproxy",
+}
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` is a URL of something on a network."""
+    return "://" in text and not text.startswith("file://")
+
+
+def without_password(address: str) -> str:
+    """``address`` as it may be shown."""
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+class NetworkMedia:
+    """One connection; a thread reads it as fast as it delivers, so that nothing grows old in the server's queue.
+
+    When the server goes away the thread connects again until it is back; meanwhile ``lost`` says why.
+    """
+
+    def __init__(self, address: str, *, video: bool = True, audio: bool = True) -> None:
+        """Connect. Raises SourceError when the server does not answer or sends nothing that is asked for."""
+        self.title = without_password(address)
+        self.lost: str | None = None
+        self.returns = 0
+        self._address = address
+        self._ended = threading.Event()
+        self._container = self._connect()
+        seconds = self._container.duration
+        self.duration_s: float | None = seconds / 1e6 if seconds else None
+        """None for a live stream."""
+        streams = self._container.streams
+        self.video = NetworkVideo(self, streams.video[0]) if video and streams.video else None
+        self.audio = NetworkAudio(self, streams.audio[0]) if audio and streams.audio else None
+        if self.video is None and self.audio is None:
+            self._container.close()
+            wanted = " or ".join(what for what, on in (("pictures", video), ("sound", audio)) if on)
+            raise SourceError(f"{self.title} sends no {wanted}")
+        self._reader = threading.Thread(target=self._run, name=f"read {self.title}", daemon=True)
+
+    def start(self) -> NetworkMedia:
+        """Begin to read."""
+        self._reader.start()
+        return self
+
+    def close(self) -> None:
+        """Stop reading; the reader closes the connection itself, at the latest after its read timeout."""
+        self._ended.set()
+        if not self._reader.ident:
+            self._container.close()
+
+    def _connect(self) -> Any:
+        av = need("av", "live")
+        try:
+            return av.open(self._address, options=OPTIONS, timeout=(OPEN_S, READ_S))
+        except (av.error.FFmpegError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SourceError(f"{self.title} cannot be opened: {reason}; is the server running?") from None
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            reason = self._read()
+            self._container.close()
+            if self._ended.is_set():
+                return
+            self.lost = f"{self.title} stopped delivering: {reason}"
+            log.warning("%s; waiting for its return", self.lost)
+            if not self._reconnect():
+                return
+
+    def _reconnect(self) -> bool:
+        while not self._ended.wait(RETRY_S):
+            try:
+                self._container = self._connect()
+            except SourceError:
+                continue
+            if self.audio is not None:
+                self.audio.restart()
+            return True
+        return False
+
+    def _read(self) -> str:
+        """Read until the connection ends or breaks, and say why it did."""
+        av = need("av", "live")
+        streams = self._container.streams
+        tracks: dict[int, NetworkVideo | NetworkAudio] = {}
+        if self.video is not None and streams.video:
+            streams.video[0].codec_context.thread_count = 1
+            tracks[streams.video[0].index] = self.video
+        if self.audio is not None and streams.audio:
+            tracks[streams.audio[0].index] = self.audio
+        try:
+            for packet in self._container.demux(*(streams[index] for index in tracks)):
+                if self._ended.is_set():
+                    return "it was closed"
+                read_ns = time.monotonic_ns()
+                try:
+                    decoded = packet.decode()
+                except av.error.InvalidDataError:
+                    continue  # a torn frame; the next is on its way
+                for each in decoded:
+                    tracks[packet.stream.index].put(each, read_ns)
+                if decoded and self.lost is not None:
+                    self.lost, self.returns = None, self.returns + 1
+                    log.warning("%s is back", self.title)
+        except (av.error.FFmpegError, OSError) as error:
+            return str(getattr(error, "strerror", None) or error)
+        return "the server ended the stream"
+
+
+class NetworkVideo:
+    """Pictures of a connection, the latest only."""
+
+    def __init__(self, media: NetworkMedia, track: Any) -> None:
+        self.width, self.height = int(track.width or 0), int(track.height or 0)
+        self.fps = float(track.average_rate or track.guessed_rate or 0)
+        self._media = media
+        self._latest: LatestFrame[tuple[Any, int]] = LatestFrame()
+
+    @property
+    def name(self) -> str:
+        return self._media.title
+
+    @property
+    def lost(self) -> str | None:
+        return self._media.lost
+
+    @property
+    def returns(self) -> int:
+        return self._media.returns
+
+    @property
+    def dropped(self) -> int:
+        """Frames that came while the last one was still being handed on."""
+        return self._latest.dropped
+
+    def put(self, picture: Any, read_ns: int) -> None:
+        self._latest.put((picture, read_ns))
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        index = 0
+        while not stop.is_set():
+            got = self._latest.take(0.2)
+            if got is None:
+                continue
+            picture, read_ns = got
+            image = np.ascontiguousarray(picture.to_ndarray(format="bgr24"))
+            self.height, self.width = image.shape[:2]
+            yield Frame(image, read_ns, read_ns, "read", None, index)
+            index += 1
+
+    def close(self) -> None:
+        self._media.close()
+
+
+class NetworkAudio:
+    """Sound of a connection, all of it as long as it is taken within about two seconds."""
+
+    def __init__(self, media: NetworkMedia, track: Any) -> None:
+        self.rate = int(track.codec_context.sample_rate)
+        self.overflows = 0
+        self._media = media
+        self._blocks: queue.Queue[AudioBlock] = queue.Queue(BLOCKS_WAITING)
+        self.restart()
+
+    @property
+    def name(self) -> str:
+        return self._media.title
+
+    @property
+    def lost(self) -> str | None:
+        return self._media.lost
+
+    @property
+    def returns(self) -> int:
+        return self._media.returns
+
+    def restart(self) -> None:
+        """A new connection: nothing of the old one's time holds."""
+        av, soxr = need("av", "live"), need("soxr", "live")
+        self._mixer = av.AudioResampler(format="fltp", layout="mono", rate=self.rate)
+        self._stamps = SampleStamps(self.rate, self._media.title)
+        self._resampler = soxr.ResampleStream(self.rate, SAMPLE_RATE, 1, dtype="float32")
+        self._position = 0
+        self._given = 0
+
+    def put(self, sound: Any, read_ns: int) -> None:
+        for mixed in self._mixer.resample(sound):
+            samples = mixed.to_ndarray()[0]
+            self._stamps.observe(self._position, len(samples), None, read_ns)
+            self._position += len(samples)
+            ready = self._resampler.resample_chunk(samples)
+            if not len(ready):
+                continue
+            start_ns = self._stamps.time_ns(self._given * self.rate / SAMPLE_RATE)
+            self._given += len(ready)
+            block = AudioBlock(ready, start_ns, start_ns + len(ready) * SAMPLE_NS, "read", None)
+            try:
+                self._blocks.put_nowait(block)
+            except queue.Full:
+                self.overflows += 1
+
+    def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
+        while not stop.is_set():
+            try:
+                yield self._blocks.get(timeout=0.2)
+            except queue.Empty:
+                continue
+
+    def close(self) -> None:
+        self._media.close()

@@ -1,0 +1,111 @@
+"""When a device's sample was captured: the driver's word where it is plausible, else when we got it."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections import deque
+
+from realtime.sources.base import CaptureClock
+
+log = logging.getLogger("ecmf.sources")
+
+MAX_AGE_NS = 1_000_000_000
+"""A picture that comes later than this after its exposure was not stamped on our clock."""
+
+MAX_SOUND_AGE_NS = 500_000_000
+"""The same for sound; a PulseAudio plugin was seen 0.7 s off."""
+
+TRUSTED_AFTER = 30
+"""So many plausible stamps in a row until a driver that was wrong is believed again."""
+
+SAID_AFTER = 100
+"""So many samples with read times until it is said: at its start a driver may give a few odd stamps."""
+
+
+class _Trust:
+    """Whether the driver's stamps are used: lost by one implausible, regained by many plausible ones."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._plausible = TRUSTED_AFTER
+        self._without = 0
+
+    def after(self, plausible: bool, why: str) -> bool:
+        self._plausible = self._plausible + 1 if plausible else 0
+        trusted = self._plausible >= TRUSTED_AFTER
+        self._without = 0 if trusted else self._without + 1
+        if self._without == SAID_AFTER:
+            log.warning(
+                "%s: the driver's time stamps are not usable (%s); read times are used", self._title, why
+            )
+        return trusted
+
+
+class ExposureStamps:
+    """Checks a camera's stamps: they grow, and are between 0 and 1 s old when the frame arrives."""
+
+    def __init__(self, title: str) -> None:
+        self._trust = _Trust(title)
+        self._last_driver_ns = 0
+        self._last_ns = 0
+
+    def stamp(self, driver_ns: int, read_ns: int) -> tuple[int, CaptureClock]:
+        """The capture time and its origin, for a frame stamped ``driver_ns`` by the driver and got at ``read_ns``.
+
+        Times given out never go backwards.
+        """
+        age_ns = read_ns - driver_ns
+        plausible = 0 <= age_ns <= MAX_AGE_NS and driver_ns > self._last_driver_ns
+        why = "none given" if driver_ns <= 0 else f"age {age_ns / 1e9:.3f} s"
+        if driver_ns > 0 and driver_ns <= self._last_driver_ns:
+            why = "they do not grow"
+        self._last_driver_ns = driver_ns
+        trusted = self._trust.after(plausible, why)
+        self._last_ns = max(self._last_ns, driver_ns if trusted else read_ns)
+        return self._last_ns, "exposure" if trusted else "read"
+
+
+class SampleStamps:
+    """Maps the samples of a sound device, counted from the start of its stream, to the monotonic clock.
+
+    Each buffer gives one reading of the offset between the two. Converter (ADC) stamps scatter both ways: their
+    median over ``window`` buffers is taken. Read times are only ever late: their minimum is. So neither jitter of
+    the scheduler nor drift of the device, which moves the window along, reaches the stamps.
+    """
+
+    def __init__(self, rate: int, title: str, window: int = 150) -> None:
+        self.clock: CaptureClock = "adc"
+        self._rate = rate
+        self._trust = _Trust(title)
+        self._converter: deque[int] = deque(maxlen=window)
+        self._read: deque[int] = deque(maxlen=window)
+
+    def observe(self, position: int, count: int, age_ns: int | None, read_ns: int) -> None:
+        """Note that ``count`` samples from ``position`` on were got at ``read_ns``.
+
+        ``age_ns`` is how long before that the first was converted, as the driver says; None: there is no driver.
+        """
+        lasted_ns = count * 1_000_000_000 // self._rate
+        since_start_ns = position * 1_000_000_000 // self._rate
+        self._read.append(read_ns - lasted_ns - since_start_ns)
+        if age_ns is None:
+            self.clock = "read"
+            return
+        # Half a buffer of tolerance: some drivers stamp the middle or round to their own period.
+        plausible = lasted_ns // 2 <= age_ns <= lasted_ns + MAX_SOUND_AGE_NS
+        if plausible:
+            self._converter.append(read_ns - age_ns - since_start_ns)
+        trusted = self._trust.after(plausible, f"age {age_ns / 1e9:.3f} s")
+        self.clock = "adc" if trusted else "read"
+
+    def forget(self) -> None:
+        """After lost sound the old readings no longer hold."""
+        self._converter.clear()
+        self._read.clear()
+
+    def time_ns(self, position: float) -> int:
+        """When the sample at ``position`` was captured; needs one observation."""
+        # An interpolated median would be a float, which cannot hold nanoseconds since boot exactly.
+        offset = statistics.median_low(self._converter) if self.clock == "adc" else min(self._read)
+        return offset + round(position * 1_000_000_000 / self._rate)
