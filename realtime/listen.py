@@ -107,7 +107,9 @@ def _listen(said: argparse.Namespace, stop: Stop) -> None:
     zmq = need("zmq", "live")
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, 1 << 20)  # whoever listens to the network should not have to trust it
+        socket.setsockopt(
+            zmq.MAXMSGSIZE, 1 << 20
+        )  # whoever listens to the network should not have to trust it
         for kind in KINDS:
             socket.setsockopt_string(zmq.SUBSCRIBE, f"{kind}/" + (f"{said.source}/" if said.source else ""))
         try:
@@ -127,7 +129,7 @@ class _Raw:
     """Payloads as they are."""
 
     def __init__(self) -> None:
-        self._seen = _Seen()
+        self._seen = Seen()
 
     def take(self, topic: str, payload: bytes) -> bool:
         """Print; whether it counts."""
@@ -142,8 +144,8 @@ class _Readable:
     """A line an estimate, words as they are said, and health where it changes."""
 
     def __init__(self) -> None:
-        self._seen = _Seen()
-        self._troubles = ""
+        self._seen = Seen()
+        self._troubles: dict[str, str] = {}
         self._console = need("rich.console", "live").Console(highlight=False, soft_wrap=True)
 
     def take(self, topic: str, payload: bytes) -> bool:
@@ -163,8 +165,8 @@ class _Readable:
                 pass
             case _:
                 troubles = plain(_troubles(message))
-                if troubles != self._troubles:
-                    self._troubles = troubles
+                if troubles != self._troubles.get(message.source):
+                    self._troubles[message.source] = troubles
                     self._print(f"{plain(message.source):<8} health: {troubles or 'all well'}", "yellow")
         return False
 
@@ -172,7 +174,7 @@ class _Readable:
         self._console.print(text, style=style, markup=False)
 
 
-class _Seen:
+class Seen:
     """Decodes, and says what was missed."""
 
     def __init__(self) -> None:
