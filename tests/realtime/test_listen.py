@@ -93,6 +93,7 @@ def test_ctrl_c_ends_it_quietly(publisher: Publisher) -> None:
             [sys.executable, "-m", "realtime.listen", "--connect", publisher.endpoint, "--json"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,  # so that nothing is read ahead of what communicate() reads
         )
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["v"] == 1
