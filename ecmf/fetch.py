@@ -147,8 +147,11 @@ def download(url: str, part: Path, size: int, progress: Progress) -> None:
             raise Refused(f"{host}: {reason}")
 
 
-def _copy(source: BinaryIO, target: BinaryIO, have: int, size: int, what: str, progress: Progress) -> None:
-    while have < size and (block := source.read(min(BLOCK, size - have))):
+def _copy(
+    source: http.client.HTTPResponse, target: BinaryIO, have: int, size: int, what: str, progress: Progress
+) -> None:
+    # read1 hands over what has arrived, so that a line that drops takes nothing with it.
+    while have < size and (block := source.read1(min(BLOCK, size - have))):
         target.write(block)
         have += len(block)
         progress(what, have, size)

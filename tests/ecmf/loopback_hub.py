@@ -26,6 +26,9 @@ class Hub:
     release: threading.Event | None = None
     """When set: answers wait for it before they send anything."""
     asked: threading.Event = field(default_factory=threading.Event)
+    stall_after: int | None = None
+    """When set: how many bytes an answer sends before it says `stalled` and falls silent until released."""
+    stalled: threading.Event = field(default_factory=threading.Event)
     address: str = ""
 
 
@@ -35,7 +38,7 @@ def serve(hub: Hub) -> Iterator[Hub]:
         def do_GET(self) -> None:
             hub.ranges.append(self.headers.get("Range", ""))
             hub.asked.set()
-            if hub.release is not None:
+            if hub.release is not None and hub.stall_after is None:
                 hub.release.wait(30)
             content = hub.files.get(self.path.partition("/resolve/")[2])
             if content is None:
@@ -48,6 +51,11 @@ def serve(hub: Hub) -> Iterator[Hub]:
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
             stop = start + hub.break_after.pop(0) if hub.break_after else len(content)
+            if hub.stall_after is not None and hub.release is not None:
+                self.wfile.write(content[start : start + hub.stall_after])
+                hub.stalled.set()
+                hub.release.wait(30)
+                return
             self.wfile.write(content[start:stop])
 
         def log_message(self, *_: Any) -> None:

@@ -271,6 +271,26 @@ def test_two_processes_wait_for_one_another(hub: Hub, cache: Path) -> None:
     assert len(hub.ranges) == 1
 
 
+def test_killed_pull_goes_on_where_it_was(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.release, hub.stall_after = threading.Event(), 700_000
+    process = start(table(entry()))
+    assert hub.stalled.wait(30)
+    part, clock = cache / "weights" / "toy" / ".toy.bin.part", threading.Event()
+    for _ in range(3000):  # until what was sent has been written
+        if part.exists() and part.stat().st_size == 700_000:
+            break
+        clock.wait(0.01)
+    process.kill()
+    process.communicate(timeout=30)
+    assert visible(cache) == [] and part.stat().st_size == 700_000
+
+    hub.release.set()
+    hub.release = hub.stall_after = None
+    use(monkeypatch, table(entry()))
+    assert weights.fetch("toy").read_bytes() == BYTES
+    assert hub.ranges == ["bytes=0-", "bytes=700000-"]
+
+
 def limit_file_size() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
