@@ -88,6 +88,8 @@ class NetworkMedia:
         av = need("av", "live")
         try:
             return av.open(self._address, options=OPTIONS, timeout=(OPEN_S, READ_S))
+        except av.error.ExitError:
+            raise SourceError(f"{self.title} does not answer; is the server running?") from None
         except (av.error.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
             raise SourceError(f"{self.title} cannot be opened: {reason}; is the server running?") from None
@@ -138,6 +140,8 @@ class NetworkMedia:
                 if decoded and self.lost is not None:
                     self.lost, self.returns = None, self.returns + 1
                     log.warning("%s is back", self.title)
+        except av.error.ExitError:
+            return f"nothing came for {READ_S} s"
         except (av.error.FFmpegError, OSError) as error:
             return str(getattr(error, "strerror", None) or error)
         return "the server ended the stream"

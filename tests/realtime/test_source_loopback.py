@@ -1,0 +1,213 @@
+"""Real devices without hardware: PortAudio on a private PulseAudio, ffmpeg as a network camera."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import write_clap
+from loopback import skip_without_pulseaudio, sound_card
+
+from realtime.sources.base import Frame, VideoSource
+from realtime.sources.camera import open_camera
+
+pytestmark = pytest.mark.slow
+
+SKEW_S = 0.045
+"""What people begin to notice between lips and voice (ITU-R BT.1359)."""
+
+LISTEN = """
+import json, sys, threading
+import numpy as np
+from realtime.devices import devices
+from realtime.sources.microphone import open_microphone
+stop, seconds = threading.Event(), float(sys.argv[1])
+microphone = open_microphone(None)
+threading.Timer(seconds, stop.set).start()
+clicks, samples, clocks, last = [], 0, {}, 0.0
+for block in microphone.blocks(stop):
+    samples += len(block.samples)
+    clocks[block.clock] = clocks.get(block.clock, 0) + 1
+    loud = np.flatnonzero(np.abs(block.samples) > 0.1)
+    if len(loud):
+        at = block.start_ns / 1e9 + loud[0] / 16000
+        if at - last > 0.2:
+            clicks.append(at)
+        last = at
+microphone.close()
+found = devices()
+print(json.dumps(dict(clicks=clicks, samples=samples, clocks=clocks, overflows=microphone.overflows,
+                      rate=microphone.rate, microphones=found["microphones"])))
+"""
+
+
+def test_a_real_microphone_is_heard_when_it_sounds(tmp_path: Path) -> None:
+    """PortAudio's stamps against an independent recorder of the same source, `parec` at 20 ms."""
+    skip_without_pulseaudio()
+    seconds = 8.0
+    with sound_card(tmp_path) as environment:
+        listener = subprocess.Popen(
+            [sys.executable, "-c", LISTEN, str(seconds)],
+            env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        raw = ["--rate=48000", "--channels=1", "--format=s16le", "--latency-msec=20", "--raw"]
+        recorder = subprocess.Popen(
+            ["parec", "-d", "vspk.monitor", *raw], env=environment, stdout=subprocess.PIPE
+        )
+        player = subprocess.Popen(["pacat", "-d", "vspk", *raw], env=environment, stdin=subprocess.PIPE)
+        arrivals: list[float] = []
+        ears = threading.Thread(target=lambda: arrivals.extend(_click_arrivals(recorder)), daemon=True)
+        ears.start()
+        try:
+            _play_clicks(player, listener)
+            output, errors = listener.communicate(timeout=60)
+        finally:
+            for process in (listener, player, recorder):
+                process.terminate()
+                process.wait()
+        ears.join(timeout=10)
+    assert errors == ""
+    heard = json.loads(output)
+    assert any(each["default"] for each in heard["microphones"])
+    assert heard["overflows"] == 0
+    assert heard["samples"] > 16_000 * (seconds - 4)
+    assert max(heard["clocks"], key=heard["clocks"].get) == "adc"
+    skews = [min((abs(click - arrival) for arrival in arrivals), default=9.0) for click in heard["clicks"]]
+    assert len(skews) >= 2
+    assert np.median(skews) <= SKEW_S, skews
+
+
+def _play_clicks(player: subprocess.Popen[bytes], listener: subprocess.Popen[str]) -> None:
+    """Silence in real time with a click every 1.5 s, until the listener has enough."""
+    assert player.stdin is not None
+    start, sent = time.monotonic(), 0
+    while listener.poll() is None:
+        piece = np.zeros(480, np.int16)
+        if sent % 150 == 149:
+            piece[:96] = 20_000
+        player.stdin.write(piece.tobytes())
+        player.stdin.flush()
+        sent += 1
+        time.sleep(max(0.0, start + sent * 0.01 - time.monotonic()))
+
+
+def _click_arrivals(recorder: subprocess.Popen[bytes]) -> Iterator[float]:
+    assert recorder.stdout is not None
+    last = 0.0
+    while piece := recorder.stdout.read(960):  # 10 ms
+        now = time.monotonic()
+        if np.abs(np.frombuffer(piece, np.int16).astype(int)).max() > 3_000 and now - last > 0.2:
+            last = now
+            yield now
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serve(clip: Path, port: int) -> subprocess.Popen[bytes]:
+    """ffmpeg as a network camera that serves one client, in real time."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed")
+    server = subprocess.Popen(
+        [
+            *("ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(clip)),
+            *("-an", "-c:v", "mjpeg", "-q:v", "3"),
+            *("-f", "mpjpeg", "-listen", "1", f"http://127.0.0.1:{port}/camera"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    listening = f":{port:04X} 00000000:0000 0A"
+    for _ in range(400):
+        if listening in Path("/proc/net/tcp").read_text():
+            return server
+        time.sleep(0.02)
+    server.kill()
+    pytest.fail("ffmpeg does not listen")
+
+
+def wait_until(happened: object, seconds: float) -> float:
+    """Seconds until ``happened()``; fails after ``seconds``."""
+    assert callable(happened)
+    start = time.monotonic()
+    while not happened():
+        assert time.monotonic() - start < seconds
+        time.sleep(0.005)
+    return time.monotonic() - start
+
+
+class Watcher(threading.Thread):
+    """Reads a camera and keeps when frames came."""
+
+    def __init__(self, camera: VideoSource) -> None:
+        super().__init__(daemon=True)
+        self.stop = threading.Event()
+        self.frames: list[Frame] = []
+        self._camera = camera
+        self.start()
+
+    def run(self) -> None:
+        self.frames.extend(self._camera.frames(self.stop))
+
+    def end(self) -> None:
+        self.stop.set()
+        self.join(timeout=10)
+        self._camera.close()
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_network_camera_that_dies_is_noticed_and_its_return_too(
+    tmp_path: Path, port: int, death: int
+) -> None:
+    clip = write_clap(tmp_path / "clap.mkv", sound=False, fps=30)
+    server = serve(clip, port)
+    camera = open_camera(f"http://127.0.0.1:{port}/camera")
+    watcher = Watcher(camera)
+    try:
+        time.sleep(1)
+        server.send_signal(death)
+        wait_until(lambda: camera.lost is not None, 2.0)  # type: ignore[attr-defined]
+        server.kill()
+        server.wait()
+        server = serve(clip, port)
+        wait_until(lambda: camera.lost is None, 3.0)  # type: ignore[attr-defined]
+        time.sleep(0.5)
+    finally:
+        watcher.end()
+        server.kill()
+        server.wait()
+    assert camera.returns == 1  # type: ignore[attr-defined]
+    assert [frame.index for frame in watcher.frames] == list(range(len(watcher.frames)))
+    assert len(watcher.frames) > 30
+
+
+def test_a_network_camera_keeps_its_pace(tmp_path: Path, port: int) -> None:
+    server = serve(write_clap(tmp_path / "clap.mkv", seconds=1, clap_s=0.5, sound=False, fps=25), port)
+    watcher = Watcher(open_camera(f"http://127.0.0.1:{port}/camera"))
+    try:
+        time.sleep(5)
+    finally:
+        watcher.end()
+        server.kill()
+        server.wait()
+    flashes = [frame.start_ns / 1e9 for frame in watcher.frames if frame.image.mean() > 128]
+    # The first of them may have waited for the connection to be made.
+    assert len(flashes) >= 4
+    assert np.abs(np.diff(flashes[1:]) - 1).max() <= SKEW_S
