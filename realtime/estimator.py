@@ -258,7 +258,7 @@ class Estimator:
                 reason = "off"
             elif cue is None and modality in self._shared:
                 reason = "other_person"
-            elif cue is not None and cue.quality > 0:
+            elif cue is not None and cue.quality > 0 and self._last_report_ns[modality] <= cue.end_ns:
                 reason = "stale"
             elif modality not in self._last_report_ns:
                 reason = "starting"

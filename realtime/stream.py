@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from ecmf.cue import MODALITIES
 from realtime.clock import Clock
 from realtime.estimator import Decision, Estimator, Report, Standing
+from realtime.hearing import Said
 from realtime.message import (
     EngineUse,
     Estimate,
     Message,
     Modalities,
     ModalityState,
+    Transcript,
+    Word,
     distribution,
 )
 from realtime.sources.base import CaptureClock
@@ -32,7 +35,7 @@ class Stream:
         source: str,
         labels: tuple[str, ...],
         model: str,
-        engines: Mapping[str, EngineUse],
+        engines: Callable[[], Mapping[str, EngineUse]],
         timed: bool = True,
     ) -> None:
         """``timed``: whether latencies mean anything; not when annotating."""
@@ -44,7 +47,7 @@ class Stream:
         self._source = source
         self._labels = labels
         self._model = model
-        self._engines = dict(engines)
+        self._engines = engines
         self._timed = timed
         self._stamp: tuple[CaptureClock, float | None] = ("read", None)
 
@@ -58,6 +61,24 @@ class Stream:
         """Publish where things stand, when no report came for a while."""
         for decision in self._estimator.tick(self._clock.monotonic_ns()):
             self._send(decision)
+
+    def say(self, said: Said) -> None:
+        """Publish a transcript as it stands; whether it reaches the wire is the publisher's affair."""
+        self._publish(
+            Transcript(
+                run=self._run,
+                source=self._source,
+                person=self._estimator.owner(self._clock.monotonic_ns()),
+                utterance=said.utterance,
+                text=said.text.strip(),
+                partial=said.partial.strip(),
+                words=[Word(text=w.text, t_start_ns=w.start_ns, t_end_ns=w.end_ns) for w in said.new],
+                final=said.final,
+                t_capture_ns=said.heard_ns,
+                clock=said.clock,
+                t_media_s=None if said.media_s is None else round(said.media_s, 4),
+            )
+        )
 
     def _send(self, decision: Decision) -> None:
         capture_clock, media_s = self._stamp
@@ -80,7 +101,7 @@ class Stream:
             if self._timed
             else None,
             model=self._model,
-            engine=self._engines,
+            engine=dict(self._engines()),
         )
         published = self._publish(message)
         assert isinstance(published, Estimate)

@@ -1,5 +1,6 @@
 """Given cues and times, what is decided for whom, how often, and why not."""
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_the_pace_is_kept_and_never_delays(steps_ms: list[int]) -> None:
         if pace.admit(1, now):
             admitted.append(now)
     assert len(admitted) <= (now - admitted[0]) / 1e9 * 15.0 + 2
-    assert all(b - a < 160 * MS for a, b in zip(admitted, admitted[1:], strict=False))
+    assert all(b - a < 160 * MS for a, b in itertools.pairwise(admitted))
 
 
 def test_thirty_frames_a_second_give_fifteen_estimates() -> None:

@@ -1,0 +1,132 @@
+"""Annotation (--fast): the same stages, driven by one thread through every sample of a file, on media time.
+
+Lossless and deterministic: nothing is dropped, nothing waits, and ages, smoothing and rate run on media time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from realtime.assemble import Inputs, Models
+from realtime.clock import MediaClock
+from realtime.config import Config
+from realtime.estimator import Report
+from realtime.hearing import Hearing, Said, Sound
+from realtime.message import EngineUse, Message
+from realtime.reading import Reading
+from realtime.sources.base import SAMPLE_RATE, AudioBlock, Frame
+from realtime.stages import Looking, use_of
+from realtime.stream import Stream
+from realtime.summary import Summary
+
+
+class Annotation:
+    """Runs a file to its end, or to ``duration`` of media time after the first estimate."""
+
+    def __init__(
+        self,
+        config: Config,
+        publish: Callable[[Message], Message],
+        *,
+        run: str,
+        inputs: Inputs,
+        models: Models,
+        on_frame: Callable[[Frame], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._publish = publish
+        self._run = run
+        self._inputs = inputs
+        self._models = models
+        self._on_frame = on_frame
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the run to end after the sample at hand; safe from any thread."""
+        self._stop.set()
+
+    def run(self) -> Summary:
+        assert self._inputs.media is not None
+        head = self._models.head()
+        pictures: list[Looking] = []
+        if self._inputs.video is not None:
+            pictures = [self._models.face(), self._models.scene()]
+        hearing = self._models.hearing() if self._inputs.audio is not None else None
+        reading = self._models.reading() if hearing is not None and self._models.transcribes else None
+        engines: dict[str, EngineUse] = {"fusion": use_of(head.engine)}
+        for stage in (*pictures, hearing, reading):
+            if stage is not None:
+                engines |= stage.engines
+        clock = MediaClock()
+        stream = Stream(
+            self._models.estimator(head, self._inputs),
+            self._publish,
+            clock=clock,
+            run=self._run,
+            source=self._config.source_name,
+            labels=head.labels,
+            model=head.bundle.id,
+            engines=lambda: engines,
+            timed=False,
+        )
+        started_ns: int | None = None
+        duration_s = self._config.input.duration_s
+        try:
+            for sample in self._inputs.media.samples(self._stop):
+                clock.advance_to(sample.end_ns)
+                for outcome in self._perceive(sample, pictures, hearing, reading):
+                    self._take(stream, outcome)
+                if stream.tally.estimates and started_ns is None:
+                    started_ns = sample.end_ns
+                spent_s = 0.0 if started_ns is None else (sample.end_ns - started_ns) * 1e-9
+                if duration_s is not None and spent_s >= duration_s:
+                    break
+            else:
+                for outcome in self._finish(hearing, reading, clock):
+                    self._take(stream, outcome)
+        finally:
+            self._inputs.close()
+        return stream.tally.summary({}, {name: f"{u.backend} {u.precision}" for name, u in engines.items()})
+
+    @staticmethod
+    def _take(stream: Stream, outcome: Report | Said) -> None:
+        if isinstance(outcome, Report):
+            stream.take(outcome)
+        else:
+            stream.say(outcome)
+
+    @staticmethod
+    def _finish(
+        hearing: Hearing | None, reading: Reading | None, clock: MediaClock
+    ) -> Iterator[Report | Said]:
+        """What is still to be settled when the file is over."""
+        if hearing is None:
+            return
+        nothing = Sound(np.zeros(0, np.float32), clock.monotonic_ns(), "file", None)
+        for outcome in hearing.finish(nothing):
+            yield outcome
+            if isinstance(outcome, Said) and reading is not None:
+                yield from reading.read(outcome)
+
+    def _perceive(
+        self,
+        sample: Frame | AudioBlock,
+        pictures: list[Looking],
+        hearing: Hearing | None,
+        reading: Reading | None,
+    ) -> Iterator[Report | Said]:
+        """Everything that one sample leads to, in order."""
+        if isinstance(sample, Frame):
+            if self._on_frame is not None:
+                self._on_frame(sample)
+            yield from (report for stage in pictures if (report := stage.see(sample, 0.0)) is not None)
+            return
+        assert hearing is not None
+        end_s = None if sample.media_s is None else sample.media_s + len(sample.samples) / SAMPLE_RATE
+        for outcome in hearing.hear(Sound(sample.samples, sample.start_ns, sample.clock, end_s)):
+            yield outcome
+            if isinstance(outcome, Said) and reading is not None:
+                yield from reading.read(outcome)

@@ -1,0 +1,182 @@
+"""From a configuration to open inputs and to the models that read them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ecmf.branches.face import FaceBranch
+from ecmf.branches.scene import SceneBranch
+from ecmf.branches.text import TextBranch
+from ecmf.branches.voice import VoiceBranch
+from ecmf.bundle import SHIPPED, load_bundle
+from ecmf.cue import Modality
+from ecmf.decoder import Decoder
+from ecmf.enrich import Enricher
+from ecmf.errors import BundleError, MissingExtra, SourceError
+from ecmf.head import FusionHead
+from ecmf.smoothing import SmoothingOptions
+from ecmf.speech import SpeechEncoder
+from ecmf.vad import SpeechDetector
+from realtime.clock import Clock
+from realtime.config import Config
+from realtime.estimator import Estimator
+from realtime.hearing import Hearing
+from realtime.reading import DEADLINE_S, Reading
+from realtime.sources.base import AudioSource, VideoSource
+from realtime.sources.demo import open_demo
+from realtime.sources.file import Media, open_media
+from realtime.stages import FaceStage, SceneStage
+
+log = logging.getLogger("ecmf.assemble")
+
+SCENE_PERIOD_S = 0.5
+"""The scene changes slowly; two embeddings a second are enough."""
+
+
+@dataclass
+class Inputs:
+    """What was opened."""
+
+    video: VideoSource | None
+    audio: AudioSource | None
+    media: Media | None = None
+    """Both tracks of a file, for annotation."""
+    notes: list[str] = field(default_factory=list)
+    """Default devices that are absent, for people."""
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        enabled: set[Modality] = set()
+        if self.video is not None:
+            enabled |= {"face", "scene"}
+        if self.audio is not None:
+            enabled |= {"voice", "text"}
+        return frozenset(enabled)
+
+    def close(self) -> None:
+        for source in (self.video, self.audio):
+            if source is not None:
+                source.close()
+
+
+def open_inputs(config: Config, pace: Clock | None) -> Inputs:
+    """Open what the configuration names. ``pace`` None: lossless, on media time (--fast).
+
+    A default device that is absent is a note; a named one raises SourceError, as does having nothing at all.
+    """
+    asked = config.input
+    sound = asked.mic != "off"
+    if asked.demo:
+        media = open_demo(audio=sound, loop=config.repeats, pace=pace, offline=config.models.offline)
+        return Inputs(media.video, media.audio, media)
+    if asked.source is not None:
+        if "://" in asked.source:
+            from realtime.sources.camera import open_camera
+
+            return Inputs(open_camera(asked.source), None, notes=["an address brings no sound yet"])
+        media = open_media(Path(asked.source), audio=sound, loop=config.repeats, pace=pace)
+        return Inputs(media.video, media.audio, media)
+    return _open_devices(config)
+
+
+def _open_devices(config: Config) -> Inputs:
+    from realtime.sources.camera import open_camera
+    from realtime.sources.microphone import open_microphone
+
+    asked = config.input
+    inputs = Inputs(None, None)
+    if asked.camera != "off":
+        try:
+            inputs.video = open_camera(asked.camera if asked.camera is not None else "0")
+        except SourceError as error:
+            if asked.camera is not None:
+                raise
+            inputs.notes.append(str(error))
+    if asked.mic != "off":
+        try:
+            inputs.audio = open_microphone(asked.mic)
+        except SourceError as error:
+            if asked.mic is not None:
+                inputs.close()
+                raise
+            inputs.notes.append(str(error))
+    if inputs.video is None and inputs.audio is None:
+        raise SourceError(
+            "nothing to look at or listen to: " + "; ".join(inputs.notes) + "; try ecmf-live --demo"
+        )
+    for note in inputs.notes:
+        log.warning("%s; going on without it", note)
+    return inputs
+
+
+class Models:
+    """Makes the stages that a configuration asks for; each is made on the thread that uses it."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def head(self) -> FusionHead:
+        """The fusion head: the user's own, or the shipped one."""
+        folder = self._config.models.model or SHIPPED / "default"
+        return FusionHead(load_bundle(folder), backend=self._config.models.engine)
+
+    def estimator(self, head: FusionHead, inputs: Inputs) -> Estimator:
+        pace = self._config.pace
+        return Estimator(
+            head,
+            enabled=inputs.modalities - ({"text"} if not self.transcribes else set()),
+            rate=pace.rate,
+            smoothing=SmoothingOptions(tau_s=pace.tau_s, margin=pace.margin),
+        )
+
+    @property
+    def transcribes(self) -> bool:
+        return self._config.models.asr != "off"
+
+    def face(self) -> FaceStage:
+        chosen = self._config.models
+        return FaceStage(FaceBranch(chosen.face, offline=chosen.offline, backend=chosen.engine))
+
+    def scene(self) -> SceneStage:
+        chosen = self._config.models
+        return SceneStage(SceneBranch(offline=chosen.offline, backend=chosen.engine), SCENE_PERIOD_S)
+
+    def hearing(self) -> Hearing:
+        """The voice bundle names the encoder it was trained on; words share it unless another model is asked for."""
+        chosen = self._config.models
+        voice = VoiceBranch(backend=chosen.engine)
+        encoder = SpeechEncoder(voice.encoder_name, backend=chosen.engine, offline=chosen.offline)
+        if encoder.sha256 != voice.encoder_sha256:
+            raise BundleError(
+                f"{voice.bundle.id} was trained on encoder {voice.encoder_sha256[:12]}, this is "
+                f"{encoder.sha256[:12]}; train it again with python -m train.fit --recipe voice"
+            )
+        detector = SpeechDetector(offline=chosen.offline)
+        if not self.transcribes:
+            return Hearing(encoder, voice, detector, None)
+        name = encoder.name if chosen.asr == "auto" else chosen.asr
+        decoder = Decoder(name, offline=chosen.offline)
+        if decoder.sha256 == encoder.sha256:
+            return Hearing(encoder, voice, detector, decoder)
+        log.warning("words by %s and voice by %s need different encoders; two run", name, encoder.name)
+        own = SpeechEncoder(name, backend=chosen.engine, offline=chosen.offline)
+        return Hearing(encoder, voice, detector, decoder, own)
+
+    def reading(self) -> Reading:
+        chosen = self._config.models
+        deadline_s = None if self._config.input.fast else DEADLINE_S
+        return Reading(TextBranch(backend=chosen.engine), self._enricher(), deadline_s=deadline_s)
+
+    def _enricher(self) -> Enricher | None:
+        chosen = self._config.models
+        if chosen.llm == "off":
+            return None
+        try:
+            return Enricher(None if chosen.llm == "auto" else Path(chosen.llm), offline=chosen.offline)
+        except MissingExtra as error:
+            if chosen.llm != "auto":
+                raise
+            log.warning("enrichment is off: %s", error)
+            return None

@@ -1,0 +1,246 @@
+"""The stage that listens: sound in; voice reports, words and utterance ends out. One encoder pass serves both."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmf.branches.voice import VoiceBranch
+from ecmf.cue import Cue
+from ecmf.decoder import Decoder
+from ecmf.speech import SpeechEncoder, SpeechStates
+from ecmf.transcribe import (
+    Partial,
+    Settled,
+    Skipped,
+    Transcriber,
+    TranscriptEvent,
+    UtteranceEnd,
+    Window,
+    Word,
+)
+from ecmf.vad import BLOCK, SpeechDetector
+from realtime.estimator import Report
+from realtime.message import EngineUse
+from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE, CaptureClock
+from realtime.stages import use_of
+
+log = logging.getLogger("ecmf.hearing")
+
+HOP_S = 0.25
+"""New sound between two voice reports."""
+WINDOW_S = 3.0
+"""Sound that a voice report looks back on."""
+FRESH_NS = 150_000_000
+"""A transcription window that ends at most this long ago serves the voice, too."""
+SHARED_S = 6.0
+"""Longest window whose encoder pass is shared; for a longer one the voice gets its own, which is sooner done."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """An unbroken piece of sound as it was captured."""
+
+    samples: NDArray[np.float32]
+    """float32[n], mono, 16 kHz"""
+    start_ns: int
+    clock: CaptureClock
+    media_end_s: float | None
+
+    @property
+    def end_ns(self) -> int:
+        return self.start_ns + len(self.samples) * SAMPLE_NS
+
+
+@dataclass(frozen=True)
+class Said:
+    """The transcript of one utterance as it stands."""
+
+    utterance: int
+    text: str
+    """All committed words; they never change."""
+    partial: str
+    new: tuple[Word, ...]
+    """Words committed since the last one of these."""
+    final: bool
+    start_ns: int
+    """Of the first committed word."""
+    end_ns: int
+    """Of the last committed word."""
+    heard_ns: int
+    """Capture time of the end of the sound it was read from."""
+    clock: CaptureClock
+    media_s: float | None
+    stage_ms: dict[str, float]
+
+
+class RememberingDetector:
+    """A voice activity detector that keeps the last judgements, so that words and voice share one pass of it."""
+
+    def __init__(self, detector: SpeechDetector, seconds: float) -> None:
+        self._detector = detector
+        self.recent: deque[float] = deque(maxlen=round(seconds * SAMPLE_RATE / BLOCK))
+        """Speech probability of the latest blocks of 32 ms."""
+
+    @property
+    def waiting(self) -> int:
+        """Samples given but not judged yet."""
+        return self._detector.waiting
+
+    def process(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        probabilities = self._detector.process(audio)
+        self.recent.extend(probabilities.tolist())
+        return probabilities
+
+    def reset(self) -> None:
+        self._detector.reset()
+        self.recent.clear()
+
+
+class Hearing:
+    """Drives voice activity, encoder, voice branch and transcriber over one stream. Not thread-safe."""
+
+    def __init__(
+        self,
+        encoder: SpeechEncoder,
+        voice: VoiceBranch,
+        detector: SpeechDetector,
+        decoder: Decoder | None,
+        words_encoder: SpeechEncoder | None = None,
+    ) -> None:
+        """``decoder`` None: no transcription. ``words_encoder``: where the words need another than the voice."""
+        self._encoder = encoder
+        self._words_encoder = words_encoder or encoder
+        self._voice = voice
+        self._detector = RememberingDetector(detector, WINDOW_S)
+        self._transcriber = Transcriber(decoder, self._detector) if decoder is not None else None  # type: ignore[arg-type]
+        self._audio = np.zeros(0, np.float32)
+        self._end_ns = 0
+        self._since_hop = 0
+        self._said: dict[int, Said] = {}
+        self.skipped_s = 0.0
+        self.engines = {"speech": use_of(encoder.engine), "voice": use_of(voice.engine)}
+        if decoder is not None:
+            fallback = (
+                None if words_encoder is None else "words and voice need different encoders, so two run"
+            )
+            self.engines["words"] = EngineUse(backend="ctranslate2", precision="int8", fallback=fallback)
+
+    def hear(self, sound: Sound) -> Iterator[Report | Said]:
+        """Go on with ``sound``; yields the voice report of a hop before its words, which take longer."""
+        if self._audio.size and abs(sound.start_ns - self._end_ns) > FRESH_NS:
+            self._audio = np.zeros(0, np.float32)
+        kept = round((WINDOW_S + 1.0) * SAMPLE_RATE)
+        self._audio = np.concatenate([self._audio, sound.samples])[-kept:]
+        self._end_ns = sound.end_ns
+        events: list[TranscriptEvent] = []
+        if self._transcriber is not None:
+            events = self._transcriber.push(sound.samples, sound.start_ns)
+        else:
+            self._detector.process(sound.samples)
+        yield from self._tell(events, sound, {})
+        self._since_hop += len(sound.samples)
+        if self._since_hop < HOP_S * SAMPLE_RATE:
+            return
+        self._since_hop = 0
+        window = self._transcriber.window() if self._transcriber is not None else None
+        shared: tuple[Window, SpeechStates, float] | None = None
+        if window is not None and self._serves_voice(window):
+            began = time.perf_counter()
+            states = self._encoder.encode(window.audio)
+            shared = window, states, (time.perf_counter() - began) * 1e3
+        yield self._voice_report(sound, shared)
+        while window is not None and self._transcriber is not None:
+            if shared is None:
+                began = time.perf_counter()
+                states = self._words_encoder.encode(window.audio)
+                shared = window, states, (time.perf_counter() - began) * 1e3
+            began = time.perf_counter()
+            events = self._transcriber.step(window, shared[1].last_padded)
+            stages = {"encoder": shared[2], "decoder": (time.perf_counter() - began) * 1e3}
+            yield from self._tell(events, sound, stages)
+            shared = None
+            window = self._transcriber.window()
+
+    def finish(self, sound: Sound) -> Iterator[Report | Said]:
+        """The stream is over; ``sound`` is its last piece. What is still to be settled comes out."""
+        if self._transcriber is None:
+            return
+        yield from self._tell(self._transcriber.flush(), sound, {})
+        while (window := self._transcriber.window()) is not None:
+            states = self._words_encoder.encode(window.audio)
+            yield from self._tell(self._transcriber.step(window, states.last_padded), sound, {})
+
+    def _serves_voice(self, window: Window) -> bool:
+        return (
+            self._words_encoder is self._encoder
+            and self._end_ns - window.end_ns <= FRESH_NS
+            and len(window.audio) <= SHARED_S * SAMPLE_RATE
+        )
+
+    def _voice_report(self, sound: Sound, shared: tuple[Window, SpeechStates, float] | None) -> Report:
+        """The voice of the last WINDOW_S; no cue where nobody speaks."""
+        began = time.perf_counter()
+        cue: Cue | None = None
+        stages: dict[str, float] = {}
+        judged = len(self._audio) - self._detector.waiting
+        if shared is not None:
+            window, states, encoder_ms = shared
+            stages["encoder"] = encoder_ms
+            audio, speech, end_ns = window.audio, window.speech, window.end_ns
+        else:
+            blocks = min(len(self._detector.recent), round(WINDOW_S * SAMPLE_RATE) // BLOCK, judged // BLOCK)
+            audio = self._audio[judged - blocks * BLOCK : judged]
+            speech = np.array(self._detector.recent, np.float32)[len(self._detector.recent) - blocks :]
+            end_ns = self._end_ns - (len(self._audio) - judged) * SAMPLE_NS
+            if not self._voice.worth_encoding(speech):
+                return self._report((), end_ns - len(audio) * SAMPLE_NS, end_ns, sound, stages)
+            states = self._encoder.encode(audio)
+            stages["encoder"] = (time.perf_counter() - began) * 1e3
+        start_ns = end_ns - min(len(audio), round(WINDOW_S * SAMPLE_RATE)) * SAMPLE_NS
+        cue = self._voice.process(audio, states, speech, start_ns, end_ns)
+        if cue is not None:
+            stages |= cue.stage_ms
+        return self._report((cue,) if cue is not None else (), start_ns, end_ns, sound, stages)
+
+    def _report(
+        self, cues: tuple[Cue, ...], start_ns: int, end_ns: int, sound: Sound, stages: dict[str, float]
+    ) -> Report:
+        return Report("voice", cues, start_ns, end_ns, sound.clock, sound.media_end_s, stages)
+
+    def _tell(self, events: list[TranscriptEvent], sound: Sound, stages: dict[str, float]) -> Iterator[Said]:
+        """The transcript as it stands after each event that changes it."""
+        for event in events:
+            if isinstance(event, Skipped):
+                self.skipped_s += (event.end_ns - event.start_ns) * 1e-9
+                log.warning(
+                    "%.1f s of sound were not transcribed (%s)",
+                    (event.end_ns - event.start_ns) * 1e-9,
+                    event.reason,
+                )
+                continue
+            before = self._said.get(event.utterance)
+            text, partial = before.text if before else "", ""
+            new: tuple[Word, ...] = ()
+            start_ns = before.start_ns if before and before.text else event.start_ns
+            end_ns = before.end_ns if before else event.end_ns
+            if isinstance(event, Settled):
+                text, new, end_ns = text + event.text, event.words, event.end_ns
+            elif isinstance(event, Partial):
+                partial = event.text
+            final = isinstance(event, UtteranceEnd)
+            said = Said(
+                event.utterance, text, partial, new, final, start_ns, end_ns,
+                sound.end_ns, sound.clock, sound.media_end_s, stages,
+            )  # fmt: skip
+            if final:
+                self._said.pop(event.utterance, None)
+            else:
+                self._said[event.utterance] = said
+            yield said
