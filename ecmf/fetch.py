@@ -211,7 +211,7 @@ class WheelShelf:
 def _pip_download(pin: str, target: Path, wheel: Wheel, progress: Progress) -> None:
     if importlib.util.find_spec("pip") is None:
         raise Refused(
-            f"pip is not installed in {sys.prefix} (an environment made by uv has none); uv pip install pip"
+            f"pip is not installed in {sys.prefix} (an environment made by uv has none; `uv pip install pip`)"
         )
     # pip says of a full disk that the network broke off, so the room for its file and the copy it makes is asked first.
     require_space(target.parent, 2 * wheel.size, wheel.size)

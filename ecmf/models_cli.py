@@ -14,7 +14,7 @@ from typing import Any
 from ecmf.errors import EcmfError, WeightError, need
 from ecmf.progress import bars
 from ecmf.registry import GROUPS, Weight, registry, unknown
-from ecmf.weights import bundle_dir, imported, locate, pull, verify, weights_dir
+from ecmf.weights import bundle_dir, imported, locate, pull, verify, verify_model, weights_dir
 
 DESCRIPTION = """\
 Third-party weights: each file is checked by sha256 and kept in the cache ($ECMF_CACHE, else ~/.cache/ecmf-live).
@@ -106,17 +106,19 @@ def run_verify(options: argparse.Namespace) -> int:
     """Hash again whatever is here; a wrong file, or a named one that is missing, is an error."""
     chosen = [registry().weight(name) for name in options.names] or list(registry().weights.values())
     results = [(weight.name, *verify(weight)) for weight in chosen]
+    if not options.names:
+        results += [(f"model {name}", *verify_model(name)) for name in registry().bundles]
     if options.json:
         print(
             json.dumps([{"name": name, "state": state, "path": str(path)} for name, state, path in results])
         )
     else:
         for name, state, path in results:
-            print(f"{state:8}  {name:19} {path}")
-    wrong = [name for name, state, _ in results if state == "wrong"]
+            print(f"{state:8}  {name:23} {path}")
+    wrong = [name.removeprefix("model ") for name, state, _ in results if state == "wrong"]
     missing = [name for name, state, _ in results if state == "missing" and options.names]
     if wrong or missing:
-        what = [f"{', '.join(wrong)}: other bytes than weights.toml says"] if wrong else []
+        what = [f"{', '.join(wrong)}: not the bytes that were expected"] if wrong else []
         what += [f"{', '.join(missing)}: not here"] if missing else []
         raise WeightError(f"{'; '.join(what)}; run `ecmf-models pull {' '.join(wrong + missing)}`")
     return 0

@@ -131,6 +131,18 @@ def verify(weight: Weight) -> tuple[str, Path]:
     return "ok", weight.path(folder)
 
 
+def verify_model(name: str) -> tuple[str, Path]:
+    """The same for the bundle made of weights; a wrong one is made again when it is next needed."""
+    folder = bundle_dir(name)
+    if not folder.exists():
+        return "missing", folder
+    try:
+        load_bundle(folder)
+    except BundleError:
+        return "wrong", folder
+    return "ok", folder
+
+
 def _stamp_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.verified")
 

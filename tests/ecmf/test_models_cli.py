@@ -53,7 +53,7 @@ def test_pull_list_verify(toy: Hub, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out) == [{"name": "toy", "state": "ok", "path": str(path)}]
     path.write_bytes(BYTES[::-1])
     assert models_cli.main(["verify"]) == 2
-    assert "toy: other bytes than weights.toml says; run `ecmf-models pull toy`" in capsys.readouterr().err
+    assert "toy: not the bytes that were expected; run `ecmf-models pull toy`" in capsys.readouterr().err
     assert models_cli.main(["pull", "toy"]) == 0
     assert path.read_bytes() == BYTES
 
@@ -110,6 +110,24 @@ def test_a_model_by_name_brings_its_weights(
     answer = json.loads(capsys.readouterr().out)
     assert set(answer["weights"]) == {"face-landmarker"}
     assert (Path(answer["models"]["face-blendshapes"]) / "manifest.json").is_file()
+
+
+def test_verify_looks_at_models_too(
+    weight: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ECMF_WEIGHTS_DIR", str(weight("face-landmarker").parent.parent))
+    monkeypatch.setenv("ECMF_CACHE", str(tmp_path))
+    model = weights.imported("face-blendshapes", offline=True).model
+    assert models_cli.main(["verify"]) == 0
+    assert f"ok        model face-blendshapes  {model.parent}" in capsys.readouterr().out
+    model.write_bytes(model.read_bytes()[:-1])
+    assert models_cli.main(["verify"]) == 2
+    assert "face-blendshapes: not the bytes that were expected; run" in capsys.readouterr().err
+    assert models_cli.main(["pull", "face-blendshapes", "--offline"]) == 0
+    assert models_cli.main(["verify"]) == 0
 
 
 def test_a_reader_that_stops_reading_is_no_error() -> None:
