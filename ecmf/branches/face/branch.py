@@ -75,6 +75,11 @@ class FaceBranch:
         people = self.tracker.follow(picture, end_ns)
         return [self._cue(picture, track.id, track.landmarks, start_ns, end_ns) for track in people]
 
+    @property
+    def size(self) -> int:
+        """Side of the aligned crop, pixels."""
+        return self._size
+
     def read(
         self, face: NDArray[np.uint8], shapes: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

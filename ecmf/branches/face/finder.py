@@ -41,7 +41,7 @@ class Finder(Protocol):
 
     name: str
     pause_ns: int
-    """The least time between two searches while nobody is tracked: a costly finder must not eat every frame."""
+    """The least time between two searches while somebody is missing: a search must not eat every frame."""
 
     def find(self, frame: NDArray[np.uint8]) -> list[Found]:
         """All faces in ``frame`` (uint8[H, W, 3] BGR), largest first."""

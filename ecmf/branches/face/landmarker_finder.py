@@ -37,7 +37,7 @@ def _anchors() -> NDArray[np.float32]:
 
 class LandmarkerFinder:
     name = "landmarker"
-    pause_ns = 0
+    pause_ns = 60_000_000
 
     def __init__(self, bundle: Bundle | None = None, *, threads: int = 1, offline: bool = False) -> None:
         """``bundle``: None fetches the weight face-detector; ``offline``: only from the cache."""

@@ -35,7 +35,7 @@ def _priors(height: int, width: int) -> NDArray[np.float32]:
 
 class RetinaFaceFinder:
     name = "retinaface"
-    pause_ns = 100_000_000
+    pause_ns = 150_000_000
 
     def __init__(self, bundle: Bundle | None = None, *, threads: int = 1, offline: bool = False) -> None:
         """``bundle``: None fetches the weight retinaface; ``offline``: only from the cache."""

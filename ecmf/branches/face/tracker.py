@@ -19,8 +19,8 @@ MEMORY_NS = 2_000_000_000
 """How long a lost face keeps its number, to be given back when it reappears near where it was heading."""
 SAME = 0.45
 """Two followed boxes that overlap more than this are one face."""
-"""Velocity is an average over about this long."""
 _SETTLE_NS = 150_000_000
+"""Velocity is an average over about this long."""
 
 
 @dataclass
@@ -76,14 +76,15 @@ class Tracker:
         self._now_ns = now_ns
         self.stage_ms = {"detect": 0.0, "landmarks": 0.0}
         self._tracks = [t for t in self._tracks if now_ns - t.seen_ns <= MEMORY_NS]
-        for track in self._followed():
+        followed = self._followed()
+        for track in followed:
             landmarks = self._look(frame, track.landmarks.region)
             if landmarks is None:
                 track.lost = True
             else:
                 track.update(landmarks, now_ns)
         self._separate()
-        if self._should_search(now_ns):
+        if self._should_search(now_ns, just_lost=any(t.lost for t in followed)):
             self._search(frame, now_ns)
         followed = self._followed()
         return sorted(followed, key=lambda t: -t.landmarks.box[2] * t.landmarks.box[3])[: self._max_faces]
@@ -107,15 +108,14 @@ class Tracker:
                 stray = max((first, second), key=lambda t: (float(np.hypot(*t.velocity)), t.born_ns))
                 stray.lost = True
 
-    def _should_search(self, now_ns: int) -> bool:
+    def _should_search(self, now_ns: int, *, just_lost: bool) -> bool:
         followed = self._followed()
         if len(followed) >= self._max_faces:
             return False
-        if self._searched_ns is None:
+        if self._searched_ns is None or just_lost:
             return True
-        just_lost = any(t.lost for t in self._tracks)
-        pause = self._finder.pause_ns if just_lost or not followed else SEARCH_NS
-        return now_ns - self._searched_ns >= pause
+        missing = not followed or len(followed) < len(self._tracks)
+        return now_ns - self._searched_ns >= (self._finder.pause_ns if missing else SEARCH_NS)
 
     def _search(self, frame: NDArray[np.uint8], now_ns: int) -> None:
         start = perf_counter()
