@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import torch
 from ecmf.bundle import Bundle, Manifest, Port, write_bundle
 from ecmf.errors import need
 from ecmf.labels import EKMAN
-from ecmf.wordpiece import MAX_TOKENS, MAX_UTTERANCE
+from ecmf.wordpiece import MAX_TOKENS, MAX_UTTERANCE, WordPiece, pad
 from train.bert import WIDTH, TextModel
 from train.text_examples import HISTORY_LINES
 
@@ -70,31 +73,58 @@ def to_int8(source: Path, target: Path) -> None:
     )  # fmt: skip
 
 
+GOLDEN = ("I am so happy today!", "The meeting is at nine.", "Leave me alone.")
+"""Sentences whose exact outputs travel with the bundle, for the parity gate."""
+TOLERANCE = 0.5
+"""Of the golden logits: int8 rounding moves them by up to about 0.1, a broken engine by several."""
+
+
 def write(
     model: TextModel,
     tokenizer: Path,
     folder: Path,
     *,
     version: str,
-    temperature: float,
-    metrics: Mapping[str, Any],
+    recipe: str,
     training_data: Sequence[Mapping[str, Any]] = TRAINING_DATA,
-    card: str | None = None,
 ) -> Bundle:
-    """Export, quantize and write the bundle. ``temperature`` divides the logits, tuned on MELD dev."""
+    """Export, quantize and write the bundle, as yet with temperature 1 and without metrics; see ``finish``."""
+    wordpiece = WordPiece(tokenizer)
+    lines = [wordpiece.line(sentence) for sentence in GOLDEN]
+    expected = []
+    with torch.no_grad():
+        for line in lines:
+            ids, mask, types = (torch.from_numpy(part) for part in astuple(pad([line])))
+            embedding, logits = model.eval()(ids, mask, types, torch.zeros(1, len(EKMAN)))
+            expected.append({"embedding": embedding[0].tolist(), "logits": logits[0].tolist()})
+    golden = {"sentences": GOLDEN, "ids": [ids for ids, _ in lines], "outputs": expected}
     with tempfile.TemporaryDirectory() as scratch:
         plain, small = Path(scratch) / "float.onnx", Path(scratch) / "model.onnx"
         export_onnx(model, plain)
         to_int8(plain, small)
-        files: dict[str, Path | bytes] = {"model.onnx": small, "tokenizer.json": tokenizer}
-        if card is not None:
-            files["README.md"] = card.encode()
-        return write_bundle(folder, _manifest(version, temperature, metrics, training_data), files)
+        files: dict[str, Path | bytes] = {
+            "model.onnx": small,
+            "tokenizer.json": tokenizer,
+            "golden.json": (json.dumps(golden) + "\n").encode(),
+            "recipe.toml": recipe.encode(),
+        }
+        return write_bundle(folder, _manifest(version, training_data), files)
 
 
-def _manifest(
-    version: str, temperature: float, metrics: Mapping[str, Any], training_data: Sequence[Mapping[str, Any]]
-) -> Manifest:
+def finish(
+    bundle: Bundle, *, temperature: float, metrics: Mapping[str, Any], card: str, extra: Mapping[str, Any]
+) -> Bundle:
+    """The same bundle with what was measured through its own engine. ``temperature`` divides the logits."""
+    merged = {**bundle.manifest.extra, **extra, "temperature": round(temperature, 4)}
+    manifest = replace(bundle.manifest, metrics=metrics, extra=merged, files={})
+    with tempfile.TemporaryDirectory() as scratch:
+        kept: dict[str, Path | bytes] = {}
+        for name in bundle.manifest.files:
+            kept[name] = Path(shutil.copy(bundle.folder / name, scratch))
+        return write_bundle(bundle.folder, manifest, {**kept, "README.md": card.encode()})
+
+
+def _manifest(version: str, training_data: Sequence[Mapping[str, Any]]) -> Manifest:
     shape = ("batch", "tokens")
     return Manifest(
         name="text",
@@ -111,7 +141,7 @@ def _manifest(
             Port("embedding", "float32", ("batch", WIDTH), "mean hidden state over the utterance"),
             Port("logits", "float32", ("batch", len(EKMAN)), "logit before temperature"),
         ),
-        licence="Apache-2.0",
+        licence="Apache-2.0 (weights trained on research data: see training_data)",
         labels=EKMAN,
         preprocessing={
             "tokenizer": "tokenizer.json",
@@ -121,7 +151,6 @@ def _manifest(
             "history_lines": HISTORY_LINES,
         },
         training_data=tuple(training_data),
-        metrics=metrics,
-        golden={},
-        extra={"temperature": temperature, "base": "all-MiniLM-L6-v2"},
+        golden={"file": "golden.json", "how": "each sentence alone, scores 0", "tolerance": TOLERANCE},
+        extra={"temperature": 1.0, "base": "all-MiniLM-L6-v2, sha256 53aa51172d14"},
     )

@@ -21,13 +21,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ecmf.branches.text import TextBranch
+from ecmf.bundle import Bundle
 from ecmf.errors import EcmfError, UsageError
 from ecmf.labels import EKMAN
+from ecmf.weights import fetch
 from ecmf.wordpiece import Tokens, WordPiece
-from train.bert import TextModel, load_minilm
+from train import evaluate_text, text_card
+from train.bert import WIDTH, TextModel, load_minilm
+from train.calibrate_text import fit_temperature
 from train.datasets.goemotions import read_goemotions
-from train.datasets.meld import read_meld
-from train.text_examples import Context, Example, Loader, batches, from_goemotions, from_meld
+from train.datasets.meld import Line, read_meld
+from train.export_text import finish, write
+from train.text_examples import CONTEXTS, Context, Example, Loader, batches, from_goemotions, from_meld
 
 log = logging.getLogger("train.fit_text")
 RECIPES = Path(__file__).parent / "recipes"
@@ -105,20 +111,27 @@ def predict(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Embeddings float32[n, width] and logits float32[n, labels] without enrichment."""
     model.eval()
-    parts = []
-    for tokens in batches(wordpiece, [e.text for e in examples], [e.history(context) for e in examples]):
+    order = sorted(
+        range(len(examples)), key=lambda i: len(examples[i].text) + len("".join(examples[i].history(context)))
+    )
+    embeddings = np.zeros((len(examples), WIDTH), np.float32)
+    logits = np.zeros((len(examples), len(EKMAN)), np.float32)
+    done = 0
+    sorted_examples = [examples[i] for i in order]
+    texts, histories = [e.text for e in sorted_examples], [e.history(context) for e in sorted_examples]
+    for tokens in batches(wordpiece, texts, histories):
         ids, mask, types = tensors(tokens)
+        rows = order[done : done + len(ids)]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            embedding, logits = model(ids, mask, types, torch.zeros(len(ids), len(EKMAN)))
-        parts.append((embedding.float().numpy(), logits.float().numpy()))
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+            found = model(ids, mask, types, torch.zeros(len(ids), len(EKMAN)))
+        embeddings[rows], logits[rows] = (part.float().numpy() for part in found)
+        done += len(ids)
+    return embeddings, logits
 
 
 def weighted_f1(examples: list[Example], logits: NDArray[np.float32]) -> float:
-    from sklearn.metrics import f1_score
-
-    truth = [int(e.target.argmax()) for e in examples]
-    return float(f1_score(truth, logits.argmax(1), average="weighted"))
+    truth = np.array([int(e.target.argmax()) for e in examples])
+    return evaluate_text.weighted_f1(truth, logits.argmax(1))
 
 
 def run_stage(
@@ -196,20 +209,9 @@ def _blend(average: TextModel, model: TextModel, keep: float) -> None:
 
 
 def report(model: TextModel, wordpiece: WordPiece, corpus: Corpus, title: str) -> None:
-    """Log dev scores; the test split is not looked at while training."""
-    dev, comments = corpus.meld["dev"], corpus.goemotions["dev"][:1000]
-    none, own, dialogue = (
-        weighted_f1(dev, predict(model, wordpiece, dev, c)[1]) for c in ("none", "own", "dialogue")
-    )
-    single = weighted_f1(comments, predict(model, wordpiece, comments, "none")[1])
-    log.info(
-        "%s: dev weighted F1 none %.4f own %.4f dialogue %.4f; GoEmotions dev %.4f",
-        title,
-        none,
-        own,
-        dialogue,
-        single,
-    )
+    """Log the dev score with the speaker's own lines; the test split is not looked at while training."""
+    score = weighted_f1(corpus.meld["dev"], predict(model, wordpiece, corpus.meld["dev"], "own")[1])
+    log.info("%s: MELD dev weighted F1 %.4f", title, score)
 
 
 def fit(recipe: Recipe, corpus: Corpus, wordpiece: WordPiece, minilm: Path, out: Path) -> TextModel:
@@ -222,23 +224,43 @@ def fit(recipe: Recipe, corpus: Corpus, wordpiece: WordPiece, minilm: Path, out:
     return model
 
 
+def calibrated(bundle: Bundle, lines: list[Line], recipe: Recipe) -> Bundle:
+    """Fit the temperature on dev through the bundle's engine, measure test once, write both down with the card."""
+    branch = TextBranch(bundle)
+    dev = [line for line in lines if line.split == "dev"]
+    truth = np.array([EKMAN.index(line.label) for line in dev])
+    logits = [evaluate_text.run(branch, from_meld(dev), context)[0] for context in CONTEXTS]
+    temperature = fit_temperature(np.concatenate(logits), np.tile(truth, len(CONTEXTS)))
+    extra = {"history": "the speaker's own lines, or everybody's with OTHER before those of others"}
+    ready = finish(bundle, temperature=temperature, metrics={}, card="", extra=extra)
+    results = evaluate_text.evaluate(TextBranch(ready), [line for line in lines if line.split == "test"])
+    log.info("MELD test\n%s", evaluate_text.table(results))
+    short = {name: {k: v for k, v in r.items() if k != "confusion"} for name, r in results.items()}
+    card = text_card.write(results, temperature=temperature, version=recipe.version)
+    return finish(ready, temperature=temperature, metrics={"meld_test": short}, card=card, extra={})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--meld", type=Path, required=True, help="MELD's folder or parquet file")
     parser.add_argument("--goemotions", type=Path, required=True, help="GoEmotions' folder or parquet file")
     parser.add_argument("--recipe", type=Path, default=RECIPES / "text.toml")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoints and the finished bundle")
-    parser.add_argument("--minilm", type=Path, help="fp32 safetensors file; fetched when not given")
-    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json; fetched when not given")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="checkpoints and, in text/, the finished bundle"
+    )
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
+        recipe = read_recipe(arguments.recipe)
         corpus = read_corpus(arguments.meld, arguments.goemotions)
-        wordpiece = WordPiece(arguments.tokenizer)
-        model = fit(read_recipe(arguments.recipe), corpus, wordpiece, arguments.minilm, arguments.out)
-        torch.save(model.state_dict(), arguments.out / "model.pt")
+        minilm, tokenizer = fetch("minilm-fp32") / "model.safetensors", fetch("minilm-tokenizer")
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        model = fit(recipe, corpus, WordPiece(tokenizer), minilm, arguments.out)
+        text = arguments.recipe.read_text("utf-8")
+        bundle = write(model, tokenizer, arguments.out / "text", version=recipe.version, recipe=text)
+        log.info("wrote %s", calibrated(bundle, read_meld(arguments.meld), recipe).folder)
     except EcmfError as error:
         print(error)
         return error.exit_code
