@@ -15,6 +15,8 @@ import pytest
 
 from ecmf.branches.face.finder import Finder, Found, largest_first, merge, open_finder, overlap
 from ecmf.branches.face.insightface import find_model
+from ecmf.branches.face.landmarks import Landmarker
+from ecmf.branches.face.tracker import Tracker
 from ecmf.errors import UsageError, WeightError
 
 FIVE = np.array([[738, 363], [582, 378], [363, 302], [261, 124], [478, 265]])
@@ -154,3 +156,18 @@ def test_merge_averages_what_overlaps_and_keeps_the_rest() -> None:
     np.testing.assert_allclose(merged[1][0], values[2])
     assert overlap(values[0], values)[1] == pytest.approx(80 / 120)
     assert largest_first([Found((0, 0, 2, 2), 1.0), Found((0, 0, 3, 3), 0.1)])[0].box[2] == 3
+
+
+@pytest.mark.slow
+def test_scrfd_leads_to_five_people_and_to_nobody(
+    scrfd: Path, multi: np.ndarray, demo_no_face: Path, weight: Callable[[str], Path]
+) -> None:
+    weight("face-landmarker")
+    landmarker = Landmarker(offline=True)
+    found = open_finder("insightface", models=str(scrfd))
+    assert len(Tracker(found, landmarker, max_faces=8).follow(multi, 0)) == 5
+    tracker, video, now = Tracker(found, landmarker), cv2.VideoCapture(str(demo_no_face)), 0
+    while video.grab():
+        assert tracker.follow(video.retrieve()[1], now) == []
+        now += found.pause_ns
+    assert now > 0
