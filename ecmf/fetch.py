@@ -123,35 +123,58 @@ def download(url: str, part: Path, size: int, progress: Progress) -> None:
     while have < size:
         reason, before = "it sent too few bytes", have
         try:
-            request = urllib.request.Request(
-                url, headers={"User-Agent": "ecmf-live", "Range": f"bytes={have}-"}
-            )
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer, part.open("ab") as file:
-                resumed = re.match(rf"bytes {have}-\d+/(\d+|\*)$", answer.headers.get("Content-Range", ""))
-                if resumed is None:  # the server sends the whole file
+            with _ask(url, host, have) as answer, part.open("ab") as file:
+                if not _resumes(answer, host, have, size):
                     file.truncate(0)
-                    before = 0
-                promised = resumed[1] if resumed else answer.headers.get("Content-Length", "*")
-                if promised not in ("*", str(size)):
-                    raise Refused(f"{host} offers {promised} bytes, expected {size}")
-                _copy(answer, file, before, size, what, progress)
-        except urllib.error.HTTPError as error:
-            raise Refused(f"{host} answers {error.code} {error.reason}") from None
-        except urllib.error.URLError as error:
-            reason = getattr(error.reason, "strerror", None) or str(error.reason)
-        except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
+                    have = 0
+                _copy(answer, file, have, size, what, progress)
+        except _BrokeOff as error:
+            reason = str(error)
         have = part.stat().st_size if part.exists() else 0
-        if have <= before < size:
+        if have <= before:
             _unreachable[host] = reason
             raise Refused(f"{host}: {reason}")
+
+
+class _BrokeOff(Exception):
+    """The network failed, not the disk."""
+
+    def __init__(self, error: Exception) -> None:
+        cause = getattr(error, "reason", error)
+        super().__init__(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
+
+
+def _ask(url: str, host: str, have: int) -> http.client.HTTPResponse:
+    request = urllib.request.Request(url, headers={"User-Agent": "ecmf-live", "Range": f"bytes={have}-"})
+    try:
+        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+        return answer
+    except urllib.error.HTTPError as error:
+        raise Refused(f"{host} answers {error.code} {error.reason}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokeOff(error) from None
+
+
+def _resumes(answer: http.client.HTTPResponse, host: str, have: int, size: int) -> bool:
+    """Whether the server goes on at ``have``, rather than sending the whole. Raises Refused for another file."""
+    resumed = re.match(rf"bytes {have}-\d+/(\d+|\*)$", answer.headers.get("Content-Range", ""))
+    promised = resumed[1] if resumed else answer.headers.get("Content-Length", "*")
+    if promised not in ("*", str(size)):
+        raise Refused(f"{host} offers {promised} bytes, expected {size}")
+    return resumed is not None
 
 
 def _copy(
     source: http.client.HTTPResponse, target: BinaryIO, have: int, size: int, what: str, progress: Progress
 ) -> None:
-    # read1 hands over what has arrived, so that a line that drops takes nothing with it.
-    while have < size and (block := source.read1(min(BLOCK, size - have))):
+    while have < size:
+        try:
+            # read1 hands over what has arrived, so that a line that drops takes nothing with it.
+            block = source.read1(min(BLOCK, size - have))
+        except (OSError, http.client.HTTPException) as error:
+            raise _BrokeOff(error) from None
+        if not block:
+            return
         target.write(block)
         have += len(block)
         progress(what, have, size)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from loopback_hub import BYTES, Hub, entry, serve, table
 
 from ecmf import fetch as sources
@@ -98,6 +100,28 @@ def test_broken_transfer_goes_on(
         hub.break_after = [300_000]
         assert weights.fetch("toy").read_bytes() == BYTES
         assert len(hub.ranges) == 2
+
+
+def test_server_that_never_gets_further_is_given_up(
+    hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, table(entry()))
+    hub.resumes = False
+    hub.break_after = [300_000] * 50
+    with pytest.raises(WeightError, match="too few bytes"):
+        weights.fetch("toy")
+    assert len(hub.ranges) == 2 and visible(cache) == []
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(breaks=st.lists(st.integers(1, len(BYTES)), max_size=6))
+def test_any_number_of_breaks_gives_the_same_bytes(
+    hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch, breaks: list[int]
+) -> None:
+    use(monkeypatch, table(entry()))
+    hub.break_after = list(breaks)
+    (cache / "weights" / "toy" / "toy.bin").unlink(missing_ok=True)
+    assert weights.fetch("toy").read_bytes() == BYTES
 
 
 def test_next_pull_resumes_what_an_earlier_one_left(
