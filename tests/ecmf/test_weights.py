@@ -181,7 +181,7 @@ def test_silent_host_costs_one_timeout(hub: Hub, cache: Path, monkeypatch: pytes
 def test_no_network(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, table(entry()))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
-    with pytest.raises(WeightError, match=r"hub: 127.0.0.1:9: Connection refused; check the network"):
+    with pytest.raises(weights.Unreachable, match=r"hub: 127.0.0.1:9: Connection refused; check the network"):
         weights.fetch("toy")
     assert visible(cache) == []
 
