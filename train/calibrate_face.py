@@ -44,15 +44,12 @@ class Calibration:
     """Divide logits by it before the softmax."""
 
 
-def fit(
-    logits: NDArray[np.floating], target: NDArray[np.floating], balance: NDArray[np.floating]
-) -> Calibration:
-    """From valid logits ``[n, 8]``, their vote shares and the label weights of the training loss.
+def fit(logits: NDArray[np.floating], truth: NDArray[np.int64], balance: NDArray[np.floating]) -> Calibration:
+    """From valid logits ``[n, 8]``, their majority labels and the label weights of the training loss.
 
     A loss weight w per label moves the network's log-odds by log w; ``bias`` takes back the share of it that gives
     the best sum of accuracy and UAR over the seven labels. Then the temperature of least log-loss.
     """
-    truth = target.argmax(axis=1)
     shares = np.linspace(0, 1, 11)
     scores = []
     for share in shares:

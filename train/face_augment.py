@@ -33,27 +33,27 @@ MIRRORED = np.array(
 class Augmentation:
     """Strengths; a share is the probability that one picture gets the effect."""
 
-    rotation_deg: float = 14.0
+    rotation_deg: float = 10.0
     """Uniform in plus and minus this."""
-    scale: float = 0.14
+    scale: float = 0.1
     """Relative size, uniform in 1 plus and minus this."""
-    shift: float = 0.07
+    shift: float = 0.05
     """Of the crop's side, each axis."""
-    gamma: float = 0.6
+    gamma: float = 0.4
     """Exponent e**u with u uniform in plus and minus this."""
-    shadow: float = 0.35
+    shadow: float = 0.25
     """Largest darkening across the crop, share of the light, in a random direction."""
-    small_share: float = 0.25
+    small_share: float = 0.2
     """Reduced to between ``small_px`` and the full size, then enlarged."""
-    small_px: int = 18
-    sharpen_share: float = 0.15
-    noise_share: float = 0.25
-    noise: float = 0.2
+    small_px: int = 20
+    sharpen_share: float = 0.1
+    noise_share: float = 0.15
+    noise: float = 0.15
     """Largest deviation of the noise relative to the picture's own."""
-    jpeg_share: float = 0.12
-    erase_share: float = 0.2
+    jpeg_share: float = 0.08
+    erase_share: float = 0.15
     """A rectangle, anywhere."""
-    cover_share: float = 0.1
+    cover_share: float = 0.08
     """An ellipse over the mouth or the eyes, as a hand or a cup would."""
     shapes_missing: float = 0.3
     """Blendshapes withheld altogether, as when no landmarks are found."""

@@ -63,13 +63,20 @@ class FaceNet(nn.Module):
         )
         self.classify = nn.Linear(EMBEDDING, LABELS)
 
+    def pool(self, face: Tensor) -> Tensor:
+        """The convolutions alone: float32[b, widths[-1]] from float32[b, 1, s, s]."""
+        # Each crop is brought to mean 0 and deviation 1, so that light and camera gain do not matter.
+        centred = face - face.mean(dim=(1, 2, 3), keepdim=True)
+        spread = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return self.body(centred / (spread + _FLOOR)).mean(dim=(2, 3))
+
+    def read(self, pooled: Tensor, blendshapes: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedding and logits from what ``pool`` gives."""
+        embedding = self.join(torch.cat([pooled, self.shapes(blendshapes)], dim=1))
+        return embedding, self.classify(embedding)
+
     def forward(self, face: Tensor, blendshapes: Tensor) -> tuple[Tensor, Tensor]:
         """``face``: float32[b, 1, s, s], grey levels 0 to 255; ``blendshapes``: float32[b, 52] in [0, 1], all
         zero when unknown. Returns the embedding float32[b, 128] (not negative) and logits float32[b, 8].
         """
-        # Each crop is brought to mean 0 and deviation 1, so that light and camera gain do not matter.
-        centred = face - face.mean(dim=(1, 2, 3), keepdim=True)
-        spread = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        pooled = self.body(centred / (spread + _FLOOR)).mean(dim=(2, 3))
-        embedding = self.join(torch.cat([pooled, self.shapes(blendshapes)], dim=1))
-        return embedding, self.classify(embedding)
+        return self.read(self.pool(face), blendshapes)

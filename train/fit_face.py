@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,131 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ecmf.bundle import Bundle
 from ecmf.errors import UsageError
-from ecmf.labels import FERPLUS
 from train import face_crops
-from train.datasets import ferplus, muxspace
-from train.face_augment import Augmentation, augment
+from train.face_augment import augment
+from train.face_examples import Examples, Recipe, join, label_weights, load, recipe_from
 from train.face_net import FaceNet
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What ``train/recipes/face.toml`` may say; see its comments."""
-
-    seed: int = 1
-    size: int = 56
-    widths: tuple[int, ...] = (32, 64, 128, 192)
-    depths: tuple[int, ...] = (2, 2, 2)
-    dropout: float = 0.3
-    epochs: int = 30
-    sizes: tuple[tuple[int, int], ...] = ((0, 40), (12, 48), (22, 56))
-    batch: int = 64
-    learning_rate: float = 0.05
-    warmup_epochs: float = 1.0
-    weight_decay: float = 5e-4
-    ema: float = 0.998
-    label_balance: float = 0.35
-    vote_floor: int = 1
-    muxspace_weight: float = 0.5
-    muxspace_smoothing: float = 0.15
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-
-def recipe_from(values: Mapping[str, Any]) -> Recipe:
-    """Raises UsageError for a key that no recipe has."""
-    values = dict(values)
-    strengths = values.pop("augmentation", {})
-    for given, kind in ((values, Recipe), (strengths, Augmentation)):
-        unknown = given.keys() - {f.name for f in fields(kind)}
-        if unknown:
-            raise UsageError(
-                f"face recipe: unknown keys {sorted(unknown)}; known: {sorted(f.name for f in fields(kind))}"
-            )
-    for key in ("widths", "depths"):
-        if key in values:
-            values[key] = tuple(values[key])
-    if "sizes" in values:
-        values["sizes"] = tuple((int(epoch), int(size)) for epoch, size in values["sizes"])
-    return Recipe(**values, augmentation=Augmentation(**strengths))
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Crops with what people said of them."""
-
-    crops: face_crops.Crops
-    target: NDArray[np.float32]
-    """float32[n, 8], rows sum to 1: shares of the votes, order FERPLUS."""
-    weight: NDArray[np.float32]
-    """float32[n]: how much one example counts."""
-    majority: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-
-def soft_votes(votes: NDArray[np.float32], floor: int) -> NDArray[np.float32]:
-    """float32[n, 8] shares of the emotion votes; ``floor`` or fewer votes for an emotion count as slips unless
-    nothing else is left (Barsoum et al. 2016, section 3).
-    """
-    emotions = votes[:, : len(FERPLUS)]
-    kept = np.where(emotions > floor, emotions, 0)
-    kept = np.where(kept.any(axis=1, keepdims=True), kept, emotions)
-    return (kept / np.maximum(kept.sum(axis=1, keepdims=True), 1)).astype(np.float32)
-
-
-def load(
-    recipe: Recipe,
-    data: Path,
-    cache: Path,
-    cropper: Callable[[], face_crops.Cropper],
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Examples]:
-    """Examples by name: train, valid, test of FER+; mux_train, mux_valid, mux_test.
-
-    ``data`` holds face/ferplus.parquet and face/muxspace.parquet, or folders of these names in the official layout.
-    """
-    folder = face_crops.face_folder(data)
-    out: dict[str, Examples] = {}
-    path = face_crops.source(folder, "ferplus")
-    fer, crops = ferplus.read(path), face_crops.corpus(cache, path, recipe.size, cropper, progress)
-    target = soft_votes(fer.votes, recipe.vote_floor)
-    for split in ("train", "valid", "test"):
-        rows = fer.rows(split)
-        weight = np.ones(len(rows), np.float32)
-        out[split] = Examples(crops.rows(rows), target[rows], weight, fer.majority[rows])
-    path = face_crops.source(folder, "muxspace")
-    mux, crops = muxspace.read(path), face_crops.corpus(cache, path, recipe.size, cropper, progress)
-    target = np.eye(len(FERPLUS), dtype=np.float32)[mux.label] * (1 - recipe.muxspace_smoothing)
-    target += recipe.muxspace_smoothing / len(FERPLUS)
-    for split in ("train", "valid", "test"):
-        rows = np.flatnonzero((mux.split == split) & crops.aligned)
-        weight = np.full(len(rows), recipe.muxspace_weight, np.float32)
-        out[f"mux_{split}"] = Examples(crops.rows(rows), target[rows], weight, mux.label[rows])
-    return out
-
-
-def join(parts: list[Examples]) -> Examples:
-    crops = face_crops.Crops(
-        np.concatenate([p.crops.face for p in parts]),
-        np.concatenate([p.crops.blendshapes for p in parts]),
-        np.concatenate([p.crops.presence for p in parts]),
-    )
-    return Examples(
-        crops,
-        np.concatenate([p.target for p in parts]),
-        np.concatenate([p.weight for p in parts]),
-        np.concatenate([p.majority for p in parts]),
-    )
-
-
-def label_weights(examples: Examples, power: float) -> NDArray[np.float32]:
-    """float32[8]: a label's weight in the loss, its frequency to the minus ``power``, 1 on average."""
-    frequency = (examples.target * examples.weight[:, None]).sum(axis=0)
-    frequency = np.maximum(frequency / frequency.sum(), 1e-4)
-    weight = frequency**-power
-    return (weight / (weight * frequency).sum()).astype(np.float32)
 
 
 def batches(
@@ -230,9 +113,14 @@ def train(
                     group["lr"] = rate
                 face = face.contiguous(memory_format=torch.channels_last)
                 with torch.autocast("cpu", torch.bfloat16):
-                    logits = net(face, shapes)[1]
-                loss_each = -(target * balance * F.log_softmax(logits.float(), 1)).sum(1)
-                loss = (loss_each * weight).sum() / weight.sum()
+                    pooled = net.pool(face)
+                    both = net.read(pooled, shapes)[1]
+                    alone = net.read(pooled, torch.zeros_like(shapes))[1]
+                # Without the second term the blendshapes, which are easy to read, keep the picture from being learned.
+                losses = cross_entropy(both, target * balance) + recipe.picture_loss * cross_entropy(
+                    alone, target * balance
+                )
+                loss = (losses * weight).sum() / weight.sum()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -261,6 +149,11 @@ def train(
         )
     average.load_state_dict(best_state)
     return average.eval()
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """float32[b] from logits and (weighted) soft targets, both [b, 8]."""
+    return -(target * F.log_softmax(logits.float(), 1)).sum(1)
 
 
 def schedule(recipe: Recipe, epoch: float) -> float:
@@ -303,3 +196,82 @@ def log_to(path: Path) -> Any:
             file.write(text + "\n")
 
     return log
+
+
+GOLDEN = ("demo-smile", 45)
+"""Weight and frame number of the golden face."""
+
+
+def main(recipe: Path, out: Path, *, data: Path, cache: Path, work: Path, threads: int = 1) -> Bundle:
+    """Fit, calibrate, measure and export the face bundle into ``out``.
+
+    ``work`` keeps checkpoint and log: the same call after a kill goes on with the last whole epoch. Raises UsageError
+    for a wrong recipe, DataError for wrong data.
+    """
+    values = recipe_from(tomllib.loads(recipe.read_text("utf-8")))
+    torch.set_num_threads(threads)
+    examples = load(values, data, cache, face_crops.Cropper, _counter())
+    net = train(values, examples, work, log_to(work / "log.txt"))
+    return finish(net, values, recipe.read_text("utf-8"), examples, out, data=data, cache=cache, work=work)
+
+
+def finish(
+    net: FaceNet,
+    recipe: Recipe,
+    recipe_text: str,
+    examples: Mapping[str, Examples],
+    out: Path,
+    *,
+    data: Path,
+    cache: Path,
+    work: Path,
+    version: str = "1.0.0",
+) -> Bundle:
+    """Calibrate on FER+ valid, export into ``work``, measure that bundle, then write ``out`` with card and figures."""
+    from ecmf.weights import fetch
+    from train import calibrate_face, export_face, face_card
+    from train.evaluate_face import evaluate
+
+    valid, cropper = examples["valid"], face_crops.Cropper()
+    balance = label_weights(join([examples["train"], examples["mux_train"]]), recipe.label_balance)
+    calibration = calibrate_face.fit(predict(net, valid.crops), valid.majority, balance)
+    weight, frame = GOLDEN
+    golden = export_face.golden_face(fetch(weight), weight, frame, recipe.size, cropper)
+
+    def write(folder: Path, metrics: Mapping[str, Any], card: str) -> Bundle:
+        return export_face.export(
+            net,
+            folder,
+            size=recipe.size,
+            calibration=calibration,
+            golden=golden,
+            version=version,
+            metrics=metrics,
+            recipe=recipe_text,
+            card=card,
+        )
+
+    unmeasured = write(work / "bundle", {}, "Not measured yet.\n")
+    metrics = evaluate(unmeasured.folder, data, cache=cache, cropper=cropper)
+    metrics.pop("bundle")
+    card = face_card.write(
+        metrics,
+        size=recipe.size,
+        parameters=sum(p.numel() for p in net.parameters()),
+        temperature=calibration.temperature,
+        counts={"train": len(examples["train"]), "valid": len(valid), "mux": len(examples["mux_train"])},
+        mux_weight=recipe.muxspace_weight,
+    )
+    return write(out, metrics, card)
+
+
+def _counter() -> Callable[[int, int], None]:
+    """Says every thousand pictures how far the extraction of crops is."""
+    start = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        if done % 1000 == 0 or done == total:
+            left = (time.monotonic() - start) * (total - done) / done
+            print(f"faces cut out: {done} of {total}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    return tell

@@ -1,0 +1,137 @@
+"""What the face network is trained on: the recipe's settings, and crops with what people said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmf.errors import UsageError
+from ecmf.labels import FERPLUS
+from train import face_crops
+from train.datasets import ferplus, muxspace
+from train.face_augment import Augmentation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``train/recipes/face.toml`` may say; see its comments."""
+
+    seed: int = 1
+    size: int = 56
+    widths: tuple[int, ...] = (32, 64, 128, 192)
+    depths: tuple[int, ...] = (2, 2, 2)
+    dropout: float = 0.3
+    epochs: int = 30
+    sizes: tuple[tuple[int, int], ...] = ((0, 40), (12, 48), (22, 56))
+    batch: int = 64
+    learning_rate: float = 0.05
+    warmup_epochs: float = 1.0
+    weight_decay: float = 5e-4
+    ema: float = 0.998
+    label_balance: float = 0.35
+    vote_floor: int = 1
+    picture_loss: float = 0.6
+    muxspace_weight: float = 0.5
+    muxspace_smoothing: float = 0.15
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+def recipe_from(values: Mapping[str, Any]) -> Recipe:
+    """Raises UsageError for a key that no recipe has."""
+    values = dict(values)
+    strengths = values.pop("augmentation", {})
+    for given, kind in ((values, Recipe), (strengths, Augmentation)):
+        unknown = given.keys() - {f.name for f in fields(kind)}
+        if unknown:
+            raise UsageError(
+                f"face recipe: unknown keys {sorted(unknown)}; known: {sorted(f.name for f in fields(kind))}"
+            )
+    for key in ("widths", "depths"):
+        if key in values:
+            values[key] = tuple(values[key])
+    if "sizes" in values:
+        values["sizes"] = tuple((int(epoch), int(size)) for epoch, size in values["sizes"])
+    return Recipe(**values, augmentation=Augmentation(**strengths))
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Crops with what people said of them."""
+
+    crops: face_crops.Crops
+    target: NDArray[np.float32]
+    """float32[n, 8], rows sum to 1: shares of the votes, order FERPLUS."""
+    weight: NDArray[np.float32]
+    """float32[n]: how much one example counts."""
+    majority: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def soft_votes(votes: NDArray[np.float32], floor: int) -> NDArray[np.float32]:
+    """float32[n, 8] shares of the emotion votes; ``floor`` or fewer votes for an emotion count as slips unless
+    nothing else is left (Barsoum et al. 2016, section 3).
+    """
+    emotions = votes[:, : len(FERPLUS)]
+    kept = np.where(emotions > floor, emotions, 0)
+    kept = np.where(kept.any(axis=1, keepdims=True), kept, emotions)
+    return (kept / np.maximum(kept.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+
+
+def load(
+    recipe: Recipe,
+    data: Path,
+    cache: Path,
+    cropper: Callable[[], face_crops.Cropper],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Examples]:
+    """Examples by name: train, valid, test of FER+; mux_train, mux_valid, mux_test.
+
+    ``data`` holds face/ferplus.parquet and face/muxspace.parquet, or folders of these names in the official layout.
+    """
+    folder = face_crops.face_folder(data)
+    out: dict[str, Examples] = {}
+    path = face_crops.source(folder, "ferplus")
+    fer, crops = ferplus.read(path), face_crops.corpus(cache, path, recipe.size, cropper, progress)
+    target = soft_votes(fer.votes, recipe.vote_floor)
+    for split in ("train", "valid", "test"):
+        rows = fer.rows(split)
+        weight = np.ones(len(rows), np.float32)
+        out[split] = Examples(crops.rows(rows), target[rows], weight, fer.majority[rows])
+    path = face_crops.source(folder, "muxspace")
+    mux, crops = muxspace.read(path), face_crops.corpus(cache, path, recipe.size, cropper, progress)
+    target = np.eye(len(FERPLUS), dtype=np.float32)[mux.label] * (1 - recipe.muxspace_smoothing)
+    target += recipe.muxspace_smoothing / len(FERPLUS)
+    for split in ("train", "valid", "test"):
+        rows = np.flatnonzero((mux.split == split) & crops.aligned)
+        weight = np.full(len(rows), recipe.muxspace_weight, np.float32)
+        out[f"mux_{split}"] = Examples(crops.rows(rows), target[rows], weight, mux.label[rows])
+    return out
+
+
+def join(parts: list[Examples]) -> Examples:
+    crops = face_crops.Crops(
+        np.concatenate([p.crops.face for p in parts]),
+        np.concatenate([p.crops.blendshapes for p in parts]),
+        np.concatenate([p.crops.presence for p in parts]),
+    )
+    return Examples(
+        crops,
+        np.concatenate([p.target for p in parts]),
+        np.concatenate([p.weight for p in parts]),
+        np.concatenate([p.majority for p in parts]),
+    )
+
+
+def label_weights(examples: Examples, power: float) -> NDArray[np.float32]:
+    """float32[8]: a label's weight in the loss, its frequency to the minus ``power``, 1 on average."""
+    frequency = (examples.target * examples.weight[:, None]).sum(axis=0)
+    frequency = np.maximum(frequency / frequency.sum(), 1e-4)
+    weight = frequency**-power
+    return (weight / (weight * frequency).sum()).astype(np.float32)
