@@ -36,7 +36,7 @@ class _Trust:
         trusted = self._plausible >= TRUSTED_AFTER
         self._without = 0 if trusted else self._without + 1
         if self._without == SAID_AFTER:
-            log.warning(
+            log.info(
                 "%s: the driver's time stamps are not usable (%s); read times are used", self._title, why
             )
         return trusted

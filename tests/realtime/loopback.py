@@ -25,10 +25,11 @@ def skip_without_pulseaudio() -> None:
 
 @contextmanager
 def sound_card(folder: Path, rate: int = 48_000) -> Iterator[dict[str, str]]:
-    """The environment in which PortAudio's default input is what `pacat -d vspk` plays."""
+    """The environment in which PortAudio's default input is what `pacat -d vspk` plays; used again on the same
+    folder, the card that was pulled out is plugged in again."""
     home, runtime = folder / "home", folder / "run"
-    home.mkdir()
-    runtime.mkdir(mode=0o700)
+    home.mkdir(exist_ok=True)
+    runtime.mkdir(mode=0o700, exist_ok=True)
     (home / ".asoundrc").write_text("pcm.!default {type pulse}\nctl.!default {type pulse}\n")
     environment = {**os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime)}
     for name in ("PULSE_SERVER", "PULSE_RUNTIME_PATH", "DBUS_SESSION_BUS_ADDRESS", "XDG_CONFIG_HOME"):

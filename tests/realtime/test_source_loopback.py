@@ -10,13 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from clips import write_clap
 from loopback import skip_without_pulseaudio, sound_card
+from mjpeg_server import MjpegServer
 
 from realtime.sources.base import Frame, VideoSource
 from realtime.sources.camera import open_camera
@@ -30,34 +30,72 @@ LISTEN = """
 import json, sys, threading
 import numpy as np
 from realtime.devices import devices
+from realtime.sources.camera import open_camera
 from realtime.sources.microphone import open_microphone
-stop, seconds = threading.Event(), float(sys.argv[1])
-microphone = open_microphone(None)
-threading.Timer(seconds, stop.set).start()
-clicks, samples, clocks, last = [], 0, {}, 0.0
+stop = threading.Event()
+microphone, camera = open_microphone(None), open_camera(sys.argv[1])
+flashes, clicks, samples, clocks = [], [], 0, set()
+
+def watch():
+    for frame in camera.frames(stop):
+        if frame.image.mean() > 128:
+            flashes.append(frame.start_ns / 1e9)
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+threading.Timer(float(sys.argv[2]), stop.set).start()
 for block in microphone.blocks(stop):
     samples += len(block.samples)
-    clocks[block.clock] = clocks.get(block.clock, 0) + 1
+    clocks.add(block.clock)
     loud = np.flatnonzero(np.abs(block.samples) > 0.1)
-    if len(loud):
-        at = block.start_ns / 1e9 + loud[0] / 16000
-        if at - last > 0.2:
-            clicks.append(at)
-        last = at
+    if len(loud) and (not clicks or block.start_ns / 1e9 - clicks[-1] > 0.2):
+        clicks.append(block.start_ns / 1e9 + loud[0] / 16000)
+watcher.join()
 microphone.close()
-found = devices()
-print(json.dumps(dict(clicks=clicks, samples=samples, clocks=clocks, overflows=microphone.overflows,
-                      rate=microphone.rate, microphones=found["microphones"])))
+camera.close()
+print(json.dumps(dict(clicks=clicks, flashes=flashes, samples=samples, clocks=sorted(clocks),
+                      overflows=microphone.overflows, microphones=devices()["microphones"])))
+"""
+
+STAY = """
+import json, sys, threading
+from realtime.sources.microphone import open_microphone
+from realtime.window import AudioRing
+stop, ring = threading.Event(), AudioRing(5)
+microphone = open_microphone(None)
+
+def record():
+    for block in microphone.blocks(stop):
+        ring.write(block)
+
+recorder = threading.Thread(target=record)
+recorder.start()
+assert ring.wait(8000, 20)
+print("heard", flush=True)
+while microphone.lost is None:
+    stop.wait(0.01)
+print("lost", flush=True)
+while microphone.lost is not None:
+    stop.wait(0.01)
+assert ring.wait(ring.written + 8000, 20)
+print("back", flush=True)
+sys.stdin.readline()
+stop.set()
+recorder.join()
+microphone.close()
+print(json.dumps(dict(returns=microphone.returns, gaps=ring.gaps, lost=microphone.lost)))
 """
 
 
-def test_a_real_microphone_is_heard_when_it_sounds(tmp_path: Path) -> None:
-    """PortAudio's stamps against an independent recorder of the same source, `parec` at 20 ms."""
+def test_a_clap_is_seen_and_heard_at_the_same_time(tmp_path: Path) -> None:
+    """A click through PortAudio, a flash through HTTP, each shown the moment that an independent recorder of the
+    same sound (`parec` at 20 ms) hears the click."""
     skip_without_pulseaudio()
     seconds = 8.0
+    server = MjpegServer()
     with sound_card(tmp_path) as environment:
         listener = subprocess.Popen(
-            [sys.executable, "-c", LISTEN, str(seconds)],
+            [sys.executable, "-c", LISTEN, server.address, str(seconds)],
             env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -68,30 +106,56 @@ def test_a_real_microphone_is_heard_when_it_sounds(tmp_path: Path) -> None:
             ["parec", "-d", "vspk.monitor", *raw], env=environment, stdout=subprocess.PIPE
         )
         player = subprocess.Popen(["pacat", "-d", "vspk", *raw], env=environment, stdin=subprocess.PIPE)
-        arrivals: list[float] = []
-        ears = threading.Thread(target=lambda: arrivals.extend(_click_arrivals(recorder)), daemon=True)
+        ears = threading.Thread(target=_flash_when_it_clicks, args=(recorder, server), daemon=True)
         ears.start()
         try:
-            _play_clicks(player, listener)
+            _play_clicks(player, listener, server)
             output, errors = listener.communicate(timeout=60)
         finally:
             for process in (listener, player, recorder):
                 process.terminate()
                 process.wait()
-        ears.join(timeout=10)
+            server.stop()
     assert errors == ""
-    heard = json.loads(output)
-    assert any(each["default"] for each in heard["microphones"])
-    assert heard["overflows"] == 0
-    assert heard["samples"] > 16_000 * (seconds - 4)
-    assert max(heard["clocks"], key=heard["clocks"].get) == "adc"
-    skews = [min((abs(click - arrival) for arrival in arrivals), default=9.0) for click in heard["clicks"]]
+    found = json.loads(output)
+    assert any(each["default"] for each in found["microphones"])
+    assert found["overflows"] == 0
+    assert found["samples"] > 16_000 * (seconds - 4)
+    # Which of the two depends on how PulseAudio groups its buffers; both must be right.
+    assert set(found["clocks"]) <= {"adc", "read"}
+    skews = [min((flash - click for flash in found["flashes"]), key=abs) for click in found["clicks"]]
     assert len(skews) >= 2
-    assert np.median(skews) <= SKEW_S, skews
+    assert abs(np.median(skews)) <= SKEW_S, skews
 
 
-def _play_clicks(player: subprocess.Popen[bytes], listener: subprocess.Popen[str]) -> None:
-    """Silence in real time with a click every 1.5 s, until the listener has enough."""
+def test_a_microphone_that_goes_away_comes_back(tmp_path: Path) -> None:
+    skip_without_pulseaudio()
+    with sound_card(tmp_path) as environment:
+        listener = subprocess.Popen(
+            [sys.executable, "-c", STAY],
+            env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert listener.stdout is not None
+        assert listener.stdout.readline() == "heard\n"
+    try:
+        assert listener.stdout.readline() == "lost\n"
+        with sound_card(tmp_path):
+            assert listener.stdout.readline() == "back\n"
+            output, _ = listener.communicate("stop\n", timeout=30)
+    finally:
+        listener.kill()
+        listener.wait()
+    assert json.loads(output) == {"returns": 1, "gaps": 1, "lost": None}
+
+
+def _play_clicks(
+    player: subprocess.Popen[bytes], listener: subprocess.Popen[str], server: MjpegServer
+) -> None:
+    """Silence with a click every 1.5 s, and dark frames at 25 a second, until the listener has enough."""
     assert player.stdin is not None
     start, sent = time.monotonic(), 0
     while listener.poll() is None:
@@ -100,18 +164,20 @@ def _play_clicks(player: subprocess.Popen[bytes], listener: subprocess.Popen[str
             piece[:96] = 20_000
         player.stdin.write(piece.tobytes())
         player.stdin.flush()
+        if sent % 4 == 0:
+            server.show(16)
         sent += 1
         time.sleep(max(0.0, start + sent * 0.01 - time.monotonic()))
 
 
-def _click_arrivals(recorder: subprocess.Popen[bytes]) -> Iterator[float]:
+def _flash_when_it_clicks(recorder: subprocess.Popen[bytes], server: MjpegServer) -> None:
     assert recorder.stdout is not None
     last = 0.0
-    while piece := recorder.stdout.read(960):  # 10 ms
+    while piece := recorder.stdout.read(480):  # 5 ms
         now = time.monotonic()
         if np.abs(np.frombuffer(piece, np.int16).astype(int)).max() > 3_000 and now - last > 0.2:
             last = now
-            yield now
+            server.show(255)
 
 
 @pytest.fixture
