@@ -135,11 +135,11 @@ class NetworkMedia:
                     decoded = packet.decode()
                 except av.error.InvalidDataError:
                     continue  # a torn frame; the next is on its way
-                for each in decoded:
-                    tracks[packet.stream.index].put(each, read_ns)
                 if decoded and self.lost is not None:
                     self.lost, self.returns = None, self.returns + 1
                     log.warning("%s is back", self.title)
+                for each in decoded:
+                    tracks[packet.stream.index].put(each, read_ns)
         except av.error.ExitError:
             return f"nothing came for {READ_S} s"
         except (av.error.FFmpegError, OSError) as error:
