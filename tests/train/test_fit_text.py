@@ -1,0 +1,106 @@
+"""Training text: the encoder is the published one, and a stopped run ends where an unstopped one does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecmf.bundle import SHIPPED, Bundle
+from ecmf.engines.choose import open_engine
+from ecmf.labels import EKMAN
+from ecmf.wordpiece import WordPiece, pad
+from train.text_examples import Example
+
+torch = pytest.importorskip("torch")
+TOKENIZER = SHIPPED / "text" / "tokenizer.json"
+
+
+def corpus() -> list[Example]:
+    said = (
+        "I love it",
+        "The door is open",
+        "He left me",
+        "Get out",
+        "I am scared",
+        "That is gross",
+        "What is that",
+    )
+    order = (1, 0, 2, 3, 4, 5, 6)
+    return [
+        Example(text, np.eye(7, dtype=np.float32)[label]) for text, label in zip(said, order, strict=True)
+    ] * 3
+
+
+@pytest.mark.slow
+def test_the_encoder_equals_the_published_one(
+    weight: Callable[[str], Path], bundle: Callable[..., Bundle]
+) -> None:
+    from train.bert import TextModel, load_minilm
+
+    model = TextModel(len(EKMAN)).eval()
+    load_minilm(model, weight("minilm-fp32") / "model.safetensors")
+    engine = open_engine(bundle("minilm", "minilm-int8", "minilm-tokenizer"), backend="onnxruntime")
+    for sentence in ("I am so happy today", "It was the worst of times, it was the winter of despair."):
+        tokens = pad([WordPiece(TOKENIZER).line(sentence)])
+        with torch.no_grad():
+            ours = model.encode(
+                *(torch.from_numpy(part) for part in (tokens.ids, tokens.mask, tokens.types))
+            )[0]
+        inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask, "token_type_ids": tokens.types}
+        theirs = engine.run(inputs)["last_hidden_state"][0].mean(0)
+        cosine = float(ours.numpy() @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs))
+        assert cosine > 0.98  # their file is int8
+
+
+@pytest.mark.slow
+def test_a_stopped_run_ends_where_an_unstopped_one_does(tmp_path: Path) -> None:
+    from train.bert import TextModel
+    from train.fit_text import Corpus, Recipe, Stage, run_stage
+
+    torch.manual_seed(0)
+    start = TextModel(len(EKMAN))
+    recipe = Recipe("text", "0", 1, 0.1, 0.05, 0.01, (Stage(("meld",), 2, 8, 1e-4),))
+    data = Corpus({"train": corpus(), "dev": corpus()[:7]}, {"train": []})
+    wordpiece = WordPiece(TOKENIZER)
+
+    def run(folder: str, stop: bool) -> TextModel:
+        out = tmp_path / folder
+        out.mkdir(exist_ok=True)
+        if stop:
+            with pytest.MonkeyPatch.context() as patch:
+                real = torch.save
+
+                def save_and_die(*arguments: object) -> None:
+                    real(*arguments)
+                    Path(str(arguments[1])).replace(out / "stage-0.pt")
+                    raise KeyboardInterrupt
+
+                patch.setattr(torch, "save", save_and_die)
+                with pytest.raises(KeyboardInterrupt):
+                    run_stage(0, copy.deepcopy(start), recipe, data, wordpiece, out)
+        return run_stage(0, copy.deepcopy(start), recipe, data, wordpiece, out)
+
+    whole, resumed = run("whole", False).state_dict(), run("resumed", True).state_dict()
+    assert not torch.equal(whole["head.weight"], start.state_dict()["head.weight"])
+    for name, value in whole.items():
+        torch.testing.assert_close(value, resumed[name], msg=name)
+
+
+def test_temperature_and_scores_are_recovered() -> None:
+    from train.calibrate_text import fit_scores, fit_temperature
+
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3000, 7)) * 2
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = np.array([rng.choice(7, p=p) for p in probs])
+    assert fit_temperature(logits * 1.7, truth) == pytest.approx(1.7, rel=0.1)
+
+    dialogues = [str(n // 10) for n in range(len(truth))]
+    noise = fit_scores(logits, rng.normal(size=logits.shape), truth, dialogues)
+    useful = fit_scores(np.zeros_like(logits), logits, truth, dialogues)
+    assert noise.gain < 0.005 < 0.3 < useful.gain
+    assert np.abs(noise.matrix).max() < 0.1 and np.diag(useful.matrix).min() > 0.5
