@@ -27,7 +27,6 @@ from realtime.reading import DEADLINE_S, Reading
 from realtime.sources.base import AudioSource, VideoSource
 from realtime.sources.demo import open_demo
 from realtime.sources.file import Media, open_media
-from realtime.sources.network import NetworkMedia, is_address
 from realtime.stages import FaceStage, SceneStage
 
 log = logging.getLogger("ecmf.assemble")
@@ -73,10 +72,7 @@ def open_inputs(config: Config, pace: Clock | None) -> Inputs:
         media = open_demo(audio=sound, loop=config.repeats, pace=pace, offline=config.models.offline)
         return Inputs(media.video, media.audio, media)
     if asked.source is not None:
-        if is_address(asked.source):
-            network = NetworkMedia(asked.source, audio=sound).start()
-            return Inputs(network.video, network.audio)
-        media = open_media(Path(asked.source), audio=sound, loop=config.repeats, pace=pace)
+        media = open_media(asked.source, audio=sound, loop=config.repeats, pace=pace)
         return Inputs(media.video, media.audio, media)
     return _open_devices(config)
 

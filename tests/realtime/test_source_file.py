@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -10,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from clips import write_clap
+from mjpeg_server import MjpegServer
 
 from ecmf.errors import SourceError
 from realtime.clock import FakeClock
@@ -222,6 +225,45 @@ def test_a_damaged_end_is_the_end(tmp_path: Path, stop: threading.Event) -> None
     frames, blocks = read(open_media(path, pace=None), stop)
     assert 30 < len(frames) < 80
     assert 1.5 < blocks[-1].end_ns / 1e9 < 3
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The address of ``tmp_path`` on loopback."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_recording_on_the_web_is_played_like_a_file(
+    tmp_path: Path, web: str, stop: threading.Event
+) -> None:
+    write_clap(tmp_path / "clap.mkv", clap_s=1.0)
+    frames, blocks = read(open_media(f"{web}/clap.mkv", pace=None), stop)
+    assert len(frames) == 50 and frames[0].clock == "file"
+    assert flashes(frames) == pytest.approx([1.0], abs=0.002)
+    assert clicks(blocks) == pytest.approx([1.0], abs=0.003)
+
+
+def test_a_web_address_that_is_not_there_is_named(web: str) -> None:
+    with pytest.raises(SourceError, match=r"nope\.mkv cannot be opened"):
+        open_media(f"{web}/nope.mkv", pace=None)
+
+
+def test_a_live_stream_cannot_be_hurried() -> None:
+    server = MjpegServer()
+    for _ in range(3):
+        server.show(10)
+    with pytest.raises(SourceError, match="is a live stream"):
+        open_media(server.address, pace=None)
+    server.stop()
 
 
 BAD = {
