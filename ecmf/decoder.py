@@ -22,8 +22,8 @@ TOKENS_PER_SECOND = 7
 _SPARE_TOKENS = 6
 _MAX_TOKENS = 224
 """What Whisper's decoder can generate after a prompt of the same length."""
-_RECENT = 16
-"""Words within which a repetition is looked for."""
+_LONGEST_LOOP = 12
+"""Words in the longest repetition that is looked for."""
 _SPACELESS = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 _PUNCTUATION = frozenset(string.punctuation + "…、。，！？：；")
 
@@ -175,13 +175,23 @@ class Decoder:
         no_speech = float(result.no_speech_prob)
         if not fresh:
             return Hypothesis((), no_speech, 0.0, language)
-        tokens = [*prefix, *fresh]
-        aligned = self._model.align(view, start, [tokens], [2 * states.shape[1]])[0]
+        units, probabilities = self._align(view, states.shape[1], [*prefix, *fresh], len(prefix), language)
+        logs = np.log(np.maximum(probabilities, 1e-10))
+        return Hypothesis(_heard(units, seconds, self.text(prefix)), no_speech, float(logs.mean()), language)
+
+    def align(self, states: NDArray[np.float32], text: str, language: str = "en") -> list[Unit]:
+        """When each word of a known text is spoken. ``states`` as for `decode`; ``text`` begins with a space."""
+        tokens = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._align(self._view(states), states.shape[1], tokens, 0, language)[0]
+
+    def _align(
+        self, view: object, frames: int, tokens: Sequence[int], first: int, language: str
+    ) -> tuple[list[Unit], NDArray[np.float64]]:
+        """``tokens[first:]`` as units, and the tokens' probabilities."""
+        aligned = self._model.align(view, self._start(language), [list(tokens)], [2 * frames])[0]
         probabilities = np.asarray(aligned.text_token_probs, np.float64)[: len(tokens)]
         begins = _token_starts(aligned.alignments, len(tokens))
-        units = self._units(tokens, len(prefix), begins, probabilities, language)
-        logs = np.log(np.maximum(probabilities[len(prefix) :], 1e-10))
-        return Hypothesis(_heard(units, seconds, self.text(prefix)), no_speech, float(logs.mean()), language)
+        return self._units(tokens, first, begins, probabilities, language), probabilities[first:]
 
     def _units(
         self,
@@ -251,23 +261,27 @@ def _token_starts(alignments: Sequence[tuple[int, int]], count: int) -> NDArray[
 def _heard(units: Sequence[Unit], seconds: float, before: str) -> tuple[Unit, ...]:
     """The units up to where the decoder began to make them up; ``before`` is the text that they follow.
 
-    That is where one starts in the padding, where two in a row last no time and say again what was just said, or
-    where three in a row last no time.
+    That is where one starts in the padding, where three in a row last no time, or where it says the same words over
+    again and gives one of them no time.
     """
     last = seconds - 1.5 * SECONDS_PER_STATE
-    said = [_bare(word) for word in before.split()]
-    timeless: list[int] = []
+    said = [
+        (_bare(word), -1, False) for word in before.split()
+    ]  # word, index of its unit, whether it lasts no time
     for index, unit in enumerate(units):
         if unit.punctuation:
             continue
         if unit.start_s >= last:
-            return tuple(units[: timeless[0] if timeless else index])
-        timeless = [*timeless, index] if unit.end_s - unit.start_s < 1.5 * SECONDS_PER_STATE else []
-        said.append(_bare(unit.text))
-        recent = said[-_RECENT:]
-        again = any(recent[k : k + 2] == said[-2:] for k in range(len(recent) - 2))
-        if len(timeless) == 3 or (len(timeless) == 2 and again):
-            return tuple(units[: timeless[0]])
+            return tuple(units[:index])
+        said.append((_bare(unit.text), index, unit.end_s - unit.start_s < 1.5 * SECONDS_PER_STATE))
+        if all(timeless for _, _, timeless in said[-3:]) and len(said) >= 3:
+            return tuple(units[: said[-3][1]])
+        for period in range(1, min(_LONGEST_LOOP, len(said) // 2) + 1):
+            copy, first = said[-period:], said[-2 * period : -period]
+            if any(timeless for _, _, timeless in copy) and [w for w, _, _ in copy] == [
+                w for w, _, _ in first
+            ]:
+                return tuple(units[: max(copy[0][1], 0)])
     return tuple(units)
 
 

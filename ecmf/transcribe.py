@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 
 from ecmf.decoder import Decoder, Hypothesis, Unit
 from ecmf.errors import UsageError
-from ecmf.utterances import Segmenter, Utterance, UtteranceSettings
+from ecmf.utterances import Detector, Segmenter, Utterance, UtteranceSettings
 from ecmf.vad import BLOCK, SAMPLE_RATE, SpeechDetector
 
 _GAP_NS = 50_000_000
 """A stamp further than this from where the audio before ended: samples were lost or the clock jumped."""
 
+_SHORTEST_NS = 40_000_000
+"""Shortest word in the timing given out."""
 _SPEECH_TAIL_S = 0.06
 """How long after the last speech by voice activity a word may still begin."""
 
@@ -99,6 +101,7 @@ class Partial:
 
     utterance: int
     text: str
+    words: tuple[Word, ...]
     start_ns: int
     end_ns: int
 
@@ -164,7 +167,7 @@ class Transcriber:
     def __init__(
         self,
         decoder: Decoder,
-        detector: SpeechDetector | None = None,
+        detector: Detector | None = None,
         settings: TranscriberSettings | None = None,
     ) -> None:
         self.settings = settings or TranscriberSettings()
@@ -309,16 +312,7 @@ class Transcriber:
         if not units:
             return []
         progress.language = language
-        words = tuple(
-            Word(
-                unit.text.strip(),
-                progress.ns(progress.begin + unit.start_s * SAMPLE_RATE),
-                progress.ns(progress.begin + unit.end_s * SAMPLE_RATE),
-                unit.probability,
-            )
-            for unit in units
-            if not unit.punctuation
-        )
+        words = _words(units, progress)
         for unit in units:
             progress.prefix += unit.tokens
         progress.settled = progress.begin + round(units[-1].end_s * SAMPLE_RATE)
@@ -338,12 +332,9 @@ class Transcriber:
         if text == progress.partial or not (text or progress.partial):
             return []
         progress.partial = text
-        start, end = (
-            (progress.ns(progress.begin + s * SAMPLE_RATE) for s in (units[0].start_s, units[-1].end_s))
-            if units
-            else (progress.last_ns, progress.last_ns)
-        )
-        return [Partial(progress.utterance.number, text, start, end)]
+        words = _words(units, progress)
+        start, end = (words[0].start_ns, words[-1].end_ns) if words else (progress.last_ns, progress.last_ns)
+        return [Partial(progress.utterance.number, text, words, start, end)]
 
     def _shorten(self, progress: _Progress, end: int) -> None:
         """Cut settled audio off a window that has become long."""
@@ -433,3 +424,17 @@ def _ready(units: tuple[Unit, ...], until_s: float) -> int:
             break
         count += 1
     return count
+
+
+def _words(units: tuple[Unit, ...], progress: _Progress) -> tuple[Word, ...]:
+    """The words among the units; one to which the alignment gives no time takes a little from what is before it."""
+    words: list[Word] = []
+    for unit in units:
+        if unit.punctuation:
+            continue
+        end = progress.ns(progress.begin + unit.end_s * SAMPLE_RATE)
+        start = min(progress.ns(progress.begin + unit.start_s * SAMPLE_RATE), end - _SHORTEST_NS)
+        if words:
+            start = max(start, words[-1].end_ns)
+        words.append(Word(unit.text.strip(), min(start, end), end, unit.probability))
+    return tuple(words)

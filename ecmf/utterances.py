@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmf.vad import BLOCK, SAMPLE_RATE, SpeechDetector
+from ecmf.vad import BLOCK, SAMPLE_RATE
 
 BLOCK_S = BLOCK / SAMPLE_RATE
+
+
+class Detector(Protocol):
+    """What judges the stream: `ecmf.vad.SpeechDetector`, or one that wraps it."""
+
+    def process(self, audio: NDArray[np.float32]) -> NDArray[np.float32]: ...
+
+    def reset(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Utterance:
 class Segmenter:
     """Cuts one stream into utterances. Not thread-safe."""
 
-    def __init__(self, detector: SpeechDetector, settings: UtteranceSettings | None = None) -> None:
+    def __init__(self, detector: Detector, settings: UtteranceSettings | None = None) -> None:
         self.settings = settings or UtteranceSettings()
         self._detector = detector
         self._position = 0
