@@ -152,5 +152,10 @@ def _manifest(version: str, training_data: Sequence[Mapping[str, Any]]) -> Manif
         },
         training_data=tuple(training_data),
         golden={"file": "golden.json", "how": "each sentence alone, scores 0", "tolerance": TOLERANCE},
-        extra={"temperature": 1.0, "base": "all-MiniLM-L6-v2, sha256 53aa51172d14"},
+        extra={
+            "temperature": 1.0,
+            "base": "all-MiniLM-L6-v2, sha256 53aa51172d14",
+            # Which part of a language model's answer the branch uses; bench/enrichment.py decides.
+            "enrichment": {"cues": False, "scores": False},
+        },
     )

@@ -35,6 +35,7 @@ class TextBranch:
         try:
             self._temperature = float(manifest.extra["temperature"])
             self._history = int(manifest.preprocessing["history_lines"])
+            self._reads = manifest.extra["enrichment"]
             self._wordpiece = WordPiece(self.bundle.folder / manifest.preprocessing["tokenizer"])
         except KeyError as error:
             raise BundleError(
@@ -55,16 +56,26 @@ class TextBranch:
     ) -> Cue:
         """Read one utterance. ``history``: what the same person said before, oldest first; the last lines count.
 
+        Of the enrichment only what the bundle was shown to gain from counts (``manifest.extra["enrichment"]``).
         Gives a float32[384] embedding, with and without enrichment, and probabilities in the order of EKMAN. Quality
         is 0 (no cue) for no words or nothing but fillers.
         """
         began = time.perf_counter()
-        embedding, logits = self.score(words, history, enrichment)
+        embedding, logits = self.score(words, history, self._useful(enrichment))
         probs = fold(softmax(logits / self._temperature), self.labels, EKMAN)
         stage_ms = {"text": (time.perf_counter() - began) * 1e3}
         quality = text_quality(words)
         return Cue(
             "text", person, embedding, probs, start_ns, end_ns, quality, words=words, stage_ms=stage_ms
+        )
+
+    def _useful(self, enrichment: Enrichment | None) -> Enrichment | None:
+        if enrichment is None or not any(self._reads.values()):
+            return None
+        even = np.full(len(EKMAN), 1 / len(EKMAN), np.float32)
+        return Enrichment(
+            enrichment.cues if self._reads["cues"] else "",
+            enrichment.scores if self._reads["scores"] else even,
         )
 
     def score(
