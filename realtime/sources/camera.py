@@ -18,6 +18,9 @@ from realtime.sources.v4l2 import CameraInfo, cameras, faster_as_jpeg
 FAILED_READS = 3
 """A single failed read happens; so many in a row mean that the camera is gone."""
 
+LOST_S = 1.5
+"""So does a failure that long after the last frame: a hung driver fails only once every timeout."""
+
 
 def choose(wanted: str | int, found: list[CameraInfo]) -> CameraInfo:
     """The camera of that number, /dev path, or name (part of its name or of its /dev/v4l link).
@@ -77,8 +80,9 @@ class Camera:
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
         capture.set(cv2.CAP_PROP_FPS, fps)
-        # What waits in the driver's buffers is already old when it is read.
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        # One is filled while the other is decoded; with only one every second frame would be missed, with more
+        # old frames would queue up after a pause.
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)
         self.width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
         self.height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         self.fps = float(capture.get(cv2.CAP_PROP_FPS))
@@ -87,15 +91,16 @@ class Camera:
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         stamps = ExposureStamps(self._title)
         index = failed = 0
+        last_s = time.monotonic()
         while not stop.is_set():
             with self._lock:
                 got = self._read()
             if got is None:
                 failed += 1
-                if failed >= FAILED_READS:
+                if failed >= FAILED_READS or time.monotonic() - last_s > LOST_S:
                     raise SourceLost(f"{self._title} ({self.name}) stopped delivering; is it unplugged?")
                 continue
-            failed = 0
+            failed, last_s = 0, time.monotonic()
             image, driver_ns, read_ns = got
             stamp_ns, clock = stamps.stamp(driver_ns, read_ns)
             self.height, self.width = image.shape[:2]

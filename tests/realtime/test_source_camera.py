@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import struct
 import threading
+import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from mjpeg_server import MjpegServer
 
 from ecmf.errors import SourceError
-from realtime.sources.base import Frame, VideoSource
-from realtime.sources.camera import choose, open_camera
+from realtime.sources.base import Frame, SourceLost, VideoSource
+from realtime.sources.camera import Camera, choose, open_camera
 from realtime.sources.network import without_password
 from realtime.sources.v4l2 import (
     CAPABILITY,
@@ -187,6 +191,90 @@ def test_an_address_where_nothing_answers_is_one_clear_line() -> None:
 def test_passwords_are_not_shown() -> None:
     assert without_password("rtsp://me:secret@10.0.0.2:554/a") == "rtsp://10.0.0.2:554/a"
     assert without_password("http://10.0.0.2/a") == "http://10.0.0.2/a"
+
+
+class Driver:
+    """cv2.VideoCapture on a camera that answers from a list: (brightness or None for a failed read, age in ms)."""
+
+    def __init__(self, reads: list[tuple[int | None, float]], *, opens: bool = True) -> None:
+        self.wishes: dict[int, float] = {}
+        self.released = False
+        self._reads = iter(reads)
+        self._opens = opens
+        self._picture: np.ndarray | None = None
+        self._exposed_ms = 0.0
+
+    def isOpened(self) -> bool:
+        return self._opens
+
+    def set(self, wish: int, value: float) -> bool:
+        self.wishes[wish] = value
+        return True
+
+    def get(self, what: int) -> float:
+        return self._exposed_ms if what == cv2.CAP_PROP_POS_MSEC else self.wishes.get(what, 0.0)
+
+    def grab(self) -> bool:
+        brightness, age_ms = next(self._reads, (None, 0.0))
+        size = (48, 64, 3) if brightness is None or brightness < 100 else (96, 128, 3)
+        self._picture = None if brightness is None else np.full(size, brightness, np.uint8)
+        self._exposed_ms = time.monotonic_ns() / 1e6 - age_ms
+        return self._picture is not None
+
+    def retrieve(self) -> tuple[bool, np.ndarray | None]:
+        return self._picture is not None, self._picture
+
+    def release(self) -> None:
+        self.released = True
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, driver: Driver, formats: tuple[CameraFormat, ...] = ()) -> Camera:
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number, backend: driver)
+    return Camera(CameraInfo(0, "webcam", "/dev/video0", (), formats), 640, 480, 30.0)
+
+
+def test_a_local_camera_is_stamped_by_its_driver_until_it_is_pulled_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = Driver(
+        [(50, 20), (51, 20), (None, 0), (52, 20), (200, 20), (None, 0), (None, 0), (None, 0), (53, 20)]
+    )
+    camera, frames = opened(monkeypatch, driver), []
+    with pytest.raises(SourceLost, match=r"camera 0 \(webcam\) stopped delivering"):
+        for frame in camera.frames(threading.Event()):
+            frames.append(frame)
+    assert [frame.image[0, 0, 0] for frame in frames] == [50, 51, 52, 200]
+    assert {frame.clock for frame in frames} == {"exposure"}
+    assert [frame.index for frame in frames] == [0, 1, 2, 3]
+    assert (camera.width, camera.height) == (128, 96)
+    camera.close()
+    assert driver.released
+
+
+def test_a_local_camera_without_usable_stamps_is_stamped_when_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    before_ns = time.monotonic_ns()
+    camera = opened(monkeypatch, Driver([(50, -500), (51, 5000), (52, 1e9)]))
+    frames = list(itertools.islice(camera.frames(threading.Event()), 3))
+    assert [frame.clock for frame in frames] == ["read"] * 3
+    assert before_ns <= frames[0].start_ns <= frames[1].start_ns <= frames[2].start_ns <= time.monotonic_ns()
+
+
+def test_a_local_camera_is_asked_for_the_faster_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    mjpg = cv2.VideoWriter.fourcc(*"MJPG")
+    slow = Driver([])
+    opened(monkeypatch, slow, (CameraFormat("YUYV", 640, 480, 10), CameraFormat("MJPG", 640, 480, 30)))
+    assert slow.wishes[cv2.CAP_PROP_FOURCC] == mjpg
+    assert (slow.wishes[cv2.CAP_PROP_FRAME_WIDTH], slow.wishes[cv2.CAP_PROP_FPS]) == (640, 30)
+    fast = Driver([])
+    opened(monkeypatch, fast, (CameraFormat("YUYV", 640, 480, 30), CameraFormat("MJPG", 640, 480, 30)))
+    assert cv2.CAP_PROP_FOURCC not in fast.wishes
+
+
+def test_a_busy_camera_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        SourceError, match=r"camera 0 \(webcam\) cannot be opened; is another program using it"
+    ):
+        opened(monkeypatch, Driver([], opens=False))
 
 
 def test_a_local_camera_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
