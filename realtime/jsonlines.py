@@ -54,10 +54,11 @@ class JsonLines:
         except BrokenPipeError:
             self._gone.set()
             self._on_gone()
-            while (
-                self._lines.get() is not None
-            ):  # whoever waits for a place in the queue must not wait for ever
+            # whoever waits for a place in the queue must not wait for ever
+            while self._lines.get() is not None:
                 pass
+        finally:
+            os.close(self._fd)
 
 
 def claim_stdout() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 import threading
@@ -17,6 +18,7 @@ from realtime.stopping import Stop
 from realtime.view import LiveView, StatusLine
 
 if TYPE_CHECKING:
+    from realtime.annotate import Annotation
     from realtime.pipeline import Pipeline
     from realtime.preview import Preview
     from realtime.summary import Summary
@@ -37,7 +39,7 @@ class Session:
         self._config = config
         self._stop = stop
         self._over = threading.Event()
-        self._pipeline: Pipeline | None = None
+        self._runner: Annotation | Pipeline | None = None
         self._preview: Preview | None = None
         self._lines: JsonLines | None = None
         self._summary: Summary | None = None
@@ -108,23 +110,27 @@ class Session:
             self._over.set()
 
     def _perform(self, sinks: Sinks) -> Summary | None:
+        from realtime.annotate import Annotation
         from realtime.assemble import Models, open_inputs
         from realtime.clock import SystemClock
         from realtime.pipeline import Pipeline
 
-        inputs = open_inputs(self._config, None if self._config.input.fast else SystemClock())
-        models = Models(self._config)
-        if self._stop.asked():
-            return None
-        self._pipeline = Pipeline(
-            self._config,
+        config = self._config
+        fetch_for(config)
+        inputs = open_inputs(config, None if config.input.fast else SystemClock())
+        kind = Annotation if config.input.fast else Pipeline
+        self._runner = kind(
+            config,
             sinks.publish,
             run=new_run(),
             inputs=inputs,
-            models=models,
+            models=Models(config),
             on_frame=self._preview.offer if self._preview is not None else None,
         )
-        return None if self._stop.asked() else self._pipeline.run()
+        if self._stop.asked():
+            inputs.close()
+            return None
+        return self._runner.run()
 
     def _watch(self) -> bool:
         """Wait for the end; False when it was asked for and did not come in time."""
@@ -134,12 +140,44 @@ class Session:
                 self._preview.draw()
             if not self._stop.asked():
                 continue
-            if self._pipeline is not None:
-                self._pipeline.stop()
+            if self._runner is not None:
+                self._runner.stop()
             deadline = deadline or time.monotonic() + PATIENCE_S
             if time.monotonic() > deadline:
                 return False
         return True
+
+
+def fetch_for(config: Config) -> None:
+    """Fetch what is missing, with progress bars; the branches find it in the cache then. Raises WeightError."""
+    from ecmf.progress import bars
+    from ecmf.weights import pull
+
+    with bars() as progress:
+        pull(weights_for(config), offline=config.models.offline, progress=progress)
+
+
+def weights_for(config: Config) -> list[str]:
+    """Names of the registered weights that a run with ``config`` reads."""
+    from ecmf.registry import registry
+
+    asked, chosen = config.input, config.models
+    names: list[str] = []
+    if asked.demo or asked.source is not None or asked.camera != "off":
+        names += ["face-landmarker", "efficientnet-lite0"]
+        if chosen.face == "retinaface":
+            names.append("retinaface")
+    if asked.mic != "off":
+        names.append("silero-vad")
+        if chosen.asr != "off":
+            names += ["minilm-int8", "minilm-tokenizer"]
+            if chosen.llm == "auto" and importlib.util.find_spec("llama_cpp") is not None:
+                names.append("smollm2-135m")
+            if f"whisper-{chosen.asr}" in registry().weights:
+                names.append(f"whisper-{chosen.asr}")
+    if asked.demo:
+        names += ["demo-face", "demo-speech"] if asked.mic != "off" else ["demo-face"]
+    return names
 
 
 def say(text: str) -> None:
