@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +13,9 @@ from ecmf.errors import UsageError, need
 from realtime.message import Estimate, Message
 from realtime.sources.base import Frame
 from realtime.view import GONE_NS
+
+TRIAL_S = 15
+"""How long opening a first window may take."""
 
 GREEN, GREY = (80, 200, 80), (160, 160, 160)
 
@@ -23,22 +28,17 @@ class Preview:
 
         Raises UsageError where there is no display or OpenCV was built without windows.
         """
-        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UsageError(
-                "--preview needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; leave it out, "
-                "or connect with ssh -X"
-            )
+        _refuse_without_display()
+        os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")  # its complaints about fonts help nobody
         self._cv2 = need("cv2", "live")
         self._title = title
         self._on_closed = on_closed
         self._lock = threading.Lock()
         self._frame: Frame | None = None
         self._estimates: dict[int | None, Estimate] = {}
-        try:
-            self._cv2.namedWindow(title, self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO)
-        except self._cv2.error as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise UsageError(f"--preview cannot open a window ({reason}); leave it out") from None
+        plain = self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO | self._cv2.WINDOW_GUI_NORMAL
+        self._cv2.namedWindow(title, plain)
+        self._size = (0, 0)
 
     def offer(self, frame: Frame) -> None:
         """Show this frame next; one that was not drawn yet is replaced."""
@@ -62,6 +62,9 @@ class Preview:
             estimates = list(self._estimates.values())
         if frame is not None:
             image = frame.image.copy()
+            if self._size != image.shape[:2]:
+                self._size = image.shape[:2]
+                self._cv2.resizeWindow(self._title, image.shape[1], image.shape[0])
             for estimate in estimates:
                 self._mark(image, estimate)
             self._cv2.imshow(self._title, image)
@@ -86,3 +89,24 @@ class Preview:
         font = self._cv2.FONT_HERSHEY_SIMPLEX
         self._cv2.putText(image, text, (x, y), font, 0.6, (0, 0, 0), 3, self._cv2.LINE_AA)
         self._cv2.putText(image, text, (x, y), font, 0.6, colour, 1, self._cv2.LINE_AA)
+
+
+def _refuse_without_display() -> None:
+    """Try a window in a process of its own: Qt ends the whole process where it cannot reach its display."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise UsageError(
+            "--preview needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; leave it out, or use ssh -X"
+        )
+    trial = "import cv2; cv2.namedWindow('ecmf-live'); cv2.waitKey(1)"
+    try:
+        found = subprocess.run(
+            [sys.executable, "-c", trial], capture_output=True, text=True, timeout=TRIAL_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise UsageError(
+            f"--preview: the display did not answer within {TRIAL_S} s; leave --preview out"
+        ) from None
+    if found.returncode:
+        lines = [line for line in found.stderr.splitlines() if "connect" in line] or found.stderr.splitlines()
+        reason = lines[0] if lines else f"exit code {found.returncode}"
+        raise UsageError(f"--preview cannot open a window ({reason}); leave it out, or set DISPLAY right")
