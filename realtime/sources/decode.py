@@ -22,6 +22,9 @@ MAX_GAP_S = 60.0
 """A longer jump is a broken time stamp, not a gap."""
 
 
+ONE_THREAD = 1920 * 1088
+"""Pixels of a frame that one thread decodes in time."""
+
 WEB = "http,https,tcp,tls,crypto"
 
 
@@ -60,7 +63,7 @@ def inspect(path: str, title: str) -> Contents:
         if not rate:
             raise SourceError(f"{title} cannot be decoded: it is damaged or not a media file")
         return Contents(0, 0, 0.0, rate, duration)
-    height, width = first[1].shape[:2]
+    height, width = first.image().shape[:2]
     return Contents(width, height, fps, rate, duration)
 
 
@@ -80,8 +83,25 @@ def length_s(path: str, title: str) -> float:
     return end_s
 
 
-def pictures(path: str, title: str) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Yield (media seconds, uint8[height, width, 3] BGR) in order of presentation, upright, pixels square.
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded frame that is not yet turned into a picture, which costs as much again."""
+
+    media_s: float
+    frame: Any
+    ratio: float
+    """Width of a pixel over its height."""
+
+    def image(self) -> NDArray[np.uint8]:
+        """uint8[height, width, 3] BGR, upright, pixels square."""
+        width = max(1, round(self.frame.width * self.ratio))
+        image = self.frame.to_ndarray(format="bgr24", width=width, height=self.frame.height)
+        turns = round(self.frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(image, turns) if turns else image)
+
+
+def pictures(path: str, title: str) -> Iterator[Decoded]:
+    """Yield the frames in order of presentation.
 
     Times grow strictly. A damaged frame is left out, a damaged end is the end; both are logged.
     """
@@ -90,14 +110,14 @@ def pictures(path: str, title: str) -> Iterator[tuple[float, NDArray[np.uint8]]]
         if track is None:
             return
         start_s = (container.start_time or 0) / 1e6
-        step_s = 1 / _fps(track)
+        step_s, ratio = 1 / _fps(track), float(track.sample_aspect_ratio or 1)
         last_s: float | None = None
         for frame in _decoded(container, track, title):
             media_s = frame.time - start_s if frame.time is not None else -1.0
             if last_s is not None and media_s <= last_s:
                 media_s = last_s + step_s
             last_s = max(0.0, media_s)
-            yield last_s, _upright(frame, track)
+            yield Decoded(last_s, frame, ratio)
 
 
 def sounds(path: str, title: str) -> Iterator[NDArray[np.float32]]:
@@ -147,8 +167,8 @@ def _video(container: Any) -> Any:
     for track in container.streams.video:
         cover = track.disposition & av.stream.Disposition.attached_pic
         if not cover and track.codec_context is not None:
-            # One thread each: pictures are decoded while the last one is being looked at.
-            track.codec_context.thread_count = 1
+            # Pictures are decoded while the last one is being looked at; only the largest need more than a thread.
+            track.codec_context.thread_count = 1 if track.width * track.height <= ONE_THREAD else 0
             return track
     return None
 
@@ -196,12 +216,3 @@ def _mono(
         for mixed in mixer.resample(frame):
             yield time_s, mixed.to_ndarray()[0]
             time_s = None
-
-
-def _upright(frame: Any, track: Any) -> NDArray[np.uint8]:
-    width, ratio = frame.width, track.sample_aspect_ratio
-    if ratio:
-        width = max(1, round(width * float(ratio)))
-    image = frame.to_ndarray(format="bgr24", width=width, height=frame.height)
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns) if turns else image)

@@ -24,6 +24,12 @@ from realtime.sources.playback import Playback
 log = logging.getLogger("ecmf.sources")
 
 
+LATE_NS = 100_000_000
+"""Frames later than this are thinned out until the decoder has caught up."""
+SPARSE_NS = 200_000_000
+"""To one in this much media time."""
+
+
 @dataclass(frozen=True)
 class Media:
     """What was opened; picture and sound share one clock."""
@@ -50,7 +56,7 @@ class Media:
 
 
 class FileVideo:
-    """The picture track of a file as a camera."""
+    """The picture track of a file as a camera: a decoder that falls behind drops frames, as a camera does."""
 
     def __init__(
         self, location: str, name: str, contents: decode.Contents, playback: Playback, loop: int | None
@@ -60,18 +66,26 @@ class FileVideo:
         self._location = location
         self._playback = playback
         self._loop = loop
+        self.dropped = 0
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         index = 0
+        shown_ns: int | None = None
         for loop_ns in _loop_starts(self._loop):
-            for media_s, image in decode.pictures(self._location, self.name):
-                if self._loop is not None and media_s * SAMPLE_RATE >= self._loop:
+            for decoded in decode.pictures(self._location, self.name):
+                if self._loop is not None and decoded.media_s * SAMPLE_RATE >= self._loop:
                     break
-                stamp_ns = self._playback.stamp_ns(loop_ns + round(media_s * 1e9))
+                stamp_ns = self._playback.stamp_ns(loop_ns + round(decoded.media_s * 1e9))
+                late = self._playback.behind_ns(stamp_ns) > LATE_NS
+                if late and shown_ns is not None and stamp_ns - shown_ns < SPARSE_NS:
+                    self.dropped += 1
+                    continue
+                image = decoded.image()
                 if not self._playback.wait(stamp_ns, stop):
                     return
-                yield Frame(image, stamp_ns, stamp_ns, "file", media_s, index)
+                yield Frame(image, stamp_ns, stamp_ns, "file", decoded.media_s, index)
                 index += 1
+                shown_ns = stamp_ns
             if index == 0:
                 raise SourceError(f"{self.name}: no picture can be decoded any more; was the file changed?")
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ecmf.errors import SourceError, need
 from realtime.sources.base import Frame
 from realtime.sources.playback import Playback
+from realtime.sources.quiet import quiet
 
 FPS = 5.0
 
@@ -29,7 +30,8 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     """uint8[height, width, 3] BGR, upright as its EXIF says. Raises SourceError when it cannot be decoded."""
     cv2 = need("cv2", "live")
     try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        with quiet():  # libpng warns about colour profiles
+            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise SourceError(f"picture {path} cannot be decoded: {error.err}") from None
     if image is None:

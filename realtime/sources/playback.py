@@ -30,6 +30,10 @@ class Playback:
                 self._start_ns = self._pace.monotonic_ns() + LEAD_NS
             return self._start_ns + media_ns
 
+    def behind_ns(self, stamp_ns: int) -> int:
+        """How late something due at ``stamp_ns`` is now; 0 when it is in time, or nothing is paced."""
+        return 0 if self._pace is None else max(0, self._pace.monotonic_ns() - stamp_ns)
+
     def wait(self, stamp_ns: int, stop: threading.Event) -> bool:
         """Hold until ``stamp_ns``, like a device that has nothing yet; False when ``stop`` is set."""
         if self._pace is None:

@@ -17,7 +17,7 @@ from mjpeg_server import MjpegServer
 from ecmf.errors import SourceError
 from realtime.clock import FakeClock
 from realtime.sources.base import BLOCK, SAMPLE_RATE, AudioBlock, Frame
-from realtime.sources.file import Media, open_media
+from realtime.sources.file import FileVideo, Media, open_media
 from realtime.sources.playback import LEAD_NS
 
 
@@ -148,8 +148,23 @@ def test_slow_decoding_counts_as_latency(tmp_path: Path, stop: threading.Event) 
     first = next(frames)
     clock.advance(500_000_000)
     second = next(frames)
-    assert second.start_ns == first.start_ns + 40_000_000
-    assert clock.monotonic_ns() - second.end_ns == 460_000_000
+    assert second.start_ns == first.start_ns + 200_000_000
+    assert clock.monotonic_ns() - second.end_ns == 300_000_000
+
+
+def test_a_decoder_that_falls_behind_drops_frames_until_it_is_in_time(
+    tmp_path: Path, stop: threading.Event
+) -> None:
+    clock = FakeClock()
+    media = open_media(write_clap(tmp_path / "clap.mkv", seconds=4), pace=clock)
+    assert isinstance(media.video, FileVideo)
+    frames = media.video.frames(stop)
+    first = next(frames)
+    clock.advance(2_000_000_000)
+    times = [(frame.start_ns - first.start_ns) / 1e9 for frame in frames]
+    assert times[:9] == pytest.approx([0.2 * n for n in range(1, 10)])
+    assert times[9:] == pytest.approx([1.92 + 0.04 * n for n in range(52)])
+    assert media.video.dropped == 99 - len(times)
 
 
 def test_stop_ends_both_tracks(tmp_path: Path, stop: threading.Event) -> None:
