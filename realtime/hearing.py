@@ -6,7 +6,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,32 +216,43 @@ class Hearing:
         return Report("voice", cues, start_ns, end_ns, sound.clock, sound.media_end_s, stages)
 
     def _tell(self, events: list[TranscriptEvent], sound: Sound, stages: dict[str, float]) -> Iterator[Said]:
-        """The transcript as it stands after each event that changes it."""
+        """The transcript of each utterance that these events change, as it stands after them."""
+        changed: dict[int, Said] = {}
         for event in events:
             if isinstance(event, Skipped):
-                self.skipped_s += (event.end_ns - event.start_ns) * 1e-9
-                log.warning(
-                    "%.1f s of sound were not transcribed (%s)",
-                    (event.end_ns - event.start_ns) * 1e-9,
-                    event.reason,
-                )
+                seconds = (event.end_ns - event.start_ns) * 1e-9
+                self.skipped_s += seconds
+                log.warning("%.1f s of sound were not transcribed (%s)", seconds, event.reason)
                 continue
-            before = self._said.get(event.utterance)
-            text, partial = before.text if before else "", ""
-            new: tuple[Word, ...] = ()
-            start_ns = before.start_ns if before and before.text else event.start_ns
-            end_ns = before.end_ns if before else event.end_ns
-            if isinstance(event, Settled):
-                text, new, end_ns = text + event.text, event.words, event.end_ns
-            elif isinstance(event, Partial):
-                partial = event.text
-            final = isinstance(event, UtteranceEnd)
-            said = Said(
-                event.utterance, text, partial, new, final, start_ns, end_ns,
-                sound.end_ns, sound.clock, sound.media_end_s, stages,
-            )  # fmt: skip
-            if final:
-                self._said.pop(event.utterance, None)
+            number = event.utterance
+            said = changed.get(number) or self._as_it_stood(number, event.start_ns, sound, stages)
+            match event:
+                case Settled():
+                    start_ns = said.start_ns if said.text else event.start_ns
+                    text, new = said.text + event.text, said.new + event.words
+                    said = replace(
+                        said, text=text, partial="", new=new, start_ns=start_ns, end_ns=event.end_ns
+                    )
+                case Partial():
+                    said = replace(said, partial=event.text)
+                case UtteranceEnd():
+                    said = replace(said, partial="", final=True)
+            changed[number] = said
+        for number, said in changed.items():
+            if said.final:
+                self._said.pop(number, None)
             else:
-                self._said[event.utterance] = said
-            yield said
+                self._said[number] = said
+        yield from changed.values()
+
+    def _as_it_stood(self, number: int, start_ns: int, sound: Sound, stages: dict[str, float]) -> Said:
+        now: dict[str, Any] = {
+            "heard_ns": sound.end_ns,
+            "clock": sound.clock,
+            "media_s": sound.media_end_s,
+            "stage_ms": stages,
+        }
+        before = self._said.get(number)
+        if before is not None:
+            return replace(before, new=(), **now)
+        return Said(number, "", "", (), False, start_ns, start_ns, **now)

@@ -107,11 +107,11 @@ class Extraction:
         branch = FaceBranch(offline=self.offline)
         source = self.data / "face" / "ferplus.parquet"
         corpus = ferplus.read(source)
-        crops = self._crops(source, corpus.pictures, branch.size, face_crops.FER_VIEW)
+        crops = self._crops(source, list(corpus.pictures), branch.size, face_crops.FER_VIEW)
 
         def make(split: str) -> Pool:
             rows = corpus.rows(split)
-            cues = [self._face(branch, crops, row) for row in tracked(rows, f"faces, FER+ {split}")]
+            cues = [self._face(branch, crops, row) for row in tracked(rows.tolist(), f"faces, FER+ {split}")]
             labels = [_label(FERPLUS[corpus.majority[row]]) for row in rows]
             return pool_of(cues, labels, [corpus.name[row] for row in rows])
 
@@ -132,14 +132,16 @@ class Extraction:
 
         def make_face(split: str) -> Pool:
             chosen = rows(split)
-            cues = [self._face(branch, crops, row) for row in tracked(chosen, f"faces, muxspace {split}")]
+            cues = [
+                self._face(branch, crops, row) for row in tracked(chosen.tolist(), f"faces, muxspace {split}")
+            ]
             return pool_of(cues, [labels[row] for row in chosen], [corpus.person[row] for row in chosen])
 
         def make_scene(split: str) -> Pool:
             chosen = rows(split)
             cues = [
                 scenes.process(np.repeat(pictures[row][..., None], 3, axis=2), 0, 0)
-                for row in tracked(chosen, f"scenes, muxspace {split}")
+                for row in tracked(chosen.tolist(), f"scenes, muxspace {split}")
             ]
             return pool_of(cues, [labels[row] for row in chosen], [corpus.person[row] for row in chosen])
 

@@ -1,0 +1,157 @@
+"""The shipped fusion head: cues of the branches, synthetic pairs, training, calibration, measurement, bundle."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecmf.bundle import SHIPPED, Bundle, load_bundle
+from ecmf.cue import MODALITIES, Modality
+from ecmf.errors import DataError, UsageError
+from ecmf.fusion import HeadOptions
+from ecmf.labels import EKMAN
+from train.evaluate_head import evaluate, paired
+from train.features import Extraction, Split
+from train.fit_head import FitOptions, calibrate, export_head, train_head
+from train.head_card import card
+from train.pairing import PairingOptions, Pool, draw
+
+HALVES = 7
+"""Seed of the split of the fitting people into those for training and those for calibration."""
+CALIBRATION_SHARE = 0.3
+FEW = 10
+LICENCE = "Apache-2.0 code; weights CC BY-NC-SA 4.0, since the voice cues are RAVDESS's"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`recipes/default.toml`, where each key has its comment."""
+
+    version: str
+    prior: tuple[float, ...]
+    abstain_below: float
+    fit: FitOptions = field(default_factory=FitOptions)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Raises UsageError naming the key that is unknown or makes no sense."""
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"recipe {path} is not TOML: {error}") from None
+    head = _options(HeadOptions, raw.pop("head", {}), f"{path} [head]")
+    pairing = _options(PairingOptions, raw.pop("pairing", {}), f"{path} [pairing]")
+    version = str(raw.pop("version", "0"))
+    prior = tuple(float(p) for p in raw.pop("prior", (1 / len(EKMAN),) * len(EKMAN)))
+    if len(prior) != len(EKMAN) or min(prior) < 0 or abs(sum(prior) - 1) > 1e-6:
+        raise UsageError(f"{path}: prior {list(prior)} must be {len(EKMAN)} numbers from 0 that sum to 1")
+    abstain_below = float(raw.pop("abstain_below", 0.0))
+    return Recipe(
+        version, prior, abstain_below, _options(FitOptions, raw, str(path), head=head, pairing=pairing)
+    )
+
+
+def _options(kind: type[Any], given: Mapping[str, Any], where: str, **more: Any) -> Any:
+    known = [f.name for f in fields(kind) if f.name not in more]
+    for key in given:
+        if key not in known:
+            raise UsageError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
+    return kind(**given, **more)
+
+
+def main(
+    recipe: Path, out: Path, *, data: Path, cache: Path, work: Path | None = None, offline: bool = False
+) -> Bundle:
+    """Fit the recipe on ``data`` and write the bundle to ``out``; a killed run goes on where it stopped.
+
+    cache: features, kept between runs. work: checkpoint; default: beside ``out``.
+    Raises UsageError for a wrong recipe, DataError for data that cannot be used.
+    """
+    chosen = read_recipe(recipe)
+    splits, muxspace_face = extract(Extraction(data, cache, offline))
+    prior = np.array(chosen.prior)
+    training = {m: _halve(split.fit, first=True) for m, split in splits.items()}
+    held = {m: _halve(split.fit, first=False) for m, split in splits.items()}
+    test = {m: split.test for m, split in splits.items()}
+    checkpoint = (work or out.parent / f".{out.name}.work") / "head.pt"
+    head = train_head(training, EKMAN, prior, chosen.fit, checkpoint)
+    calibrate(head, held, EKMAN, prior, chosen.fit)
+    metrics = evaluate(head, training, test, EKMAN, prior, chosen.fit.pairing)
+    metrics["paired_muxspace"] = paired(head, muxspace_face.test, splits["scene"].test, len(EKMAN))
+    sample = draw(test, len(EKMAN), 8, np.random.default_rng(1), chosen.fit.pairing, prior=prior)
+    branches = {name: load_bundle(SHIPPED / name).id for name in ("face", "voice", "text")}
+    return export_head(
+        head,
+        out,
+        EKMAN,
+        {m: test[m].embedding.shape[1] for m in MODALITIES},
+        version=chosen.version,
+        licence=LICENCE,
+        training_data=_provenance(training),
+        metrics=metrics,
+        extra={
+            "abstain_below": chosen.abstain_below,
+            "prior": dict(zip(EKMAN, chosen.prior, strict=True)),
+            "branches": branches,
+            "pairing": "synthetic: cues of different people that share a label; shows no cross-modal gain",
+        },
+        card=card(chosen, metrics, branches, {m: len(p) for m, p in training.items()}),
+        sample=sample,
+    )
+
+
+def extract(extraction: Extraction) -> tuple[dict[Modality, Split], Split]:
+    """Pools per modality, and muxspace's faces in the rows of the scene pools."""
+    muxspace_face, scene = extraction.frames()
+    splits: dict[Modality, Split] = {
+        "face": extraction.faces(),
+        "scene": scene,
+        "voice": extraction.voices(),
+        "text": extraction.texts(),
+    }
+    for modality, split in splits.items():
+        shared = set(split.fit.group.tolist()) & set(split.test.group.tolist())
+        if shared:
+            raise DataError(f"{modality}: {sorted(shared)[0]!r} is among those to fit and those to test")
+    return splits, muxspace_face
+
+
+def _halve(pool: Pool, *, first: bool) -> Pool:
+    """The fitting people, split once more: most to train on, the others to calibrate on.
+
+    With fewer than FEW people (voices) cues are split instead: five temperatures can hardly remember a speaker.
+    """
+    people = np.unique(pool.group)
+    if len(people) < FEW:
+        rows = np.random.default_rng(HALVES).random(len(pool)) < CALIBRATION_SHARE
+        return pool.take(np.flatnonzero(~rows if first else rows))
+    order = np.random.default_rng(HALVES).permutation(len(people))
+    held = set(people[order[: max(1, round(CALIBRATION_SHARE * len(people)))]].tolist())
+    inside = np.array([name in held for name in pool.group.tolist()])
+    return pool.take(np.flatnonzero(~inside if first else inside))
+
+
+def _provenance(pools: Mapping[Modality, Pool]) -> list[dict[str, Any]]:
+    what = {
+        "face": ("FER+ valid", "labels MIT; pictures FER2013, research use"),
+        "scene": ("muxspace/facial_expressions, valid people", "Apache-2.0; pictures from LFW and the web"),
+        "voice": ("RAVDESS and EMO-DB, held-out speakers", "CC BY-NC-SA 4.0; research use"),
+        "text": ("MELD dev", "GPL-3 repository; TV dialogue"),
+    }
+    return [
+        {
+            "modality": m,
+            "corpus": what[m][0],
+            "licence": what[m][1],
+            "cues": len(p),
+            "people": len(set(p.group.tolist())),
+        }
+        for m, p in pools.items()
+    ]
