@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,36 @@ def test_a_subscriber_that_never_reads_holds_nobody_up(context: zmq.Context[Any]
     last = sinks.publish(health())
     assert drain(reading, last.seq)[-1]["seq"] == last.seq
     sinks.close()
+
+
+def test_a_hundred_subscribers_hear_it_and_half_of_them_leave(context: zmq.Context[Any]) -> None:
+    publisher = Publisher(LOOPBACK)
+    sinks = Sinks([publisher], now_ns=lambda: 0)
+    sockets = [subscriber(context, publisher, "emotion/") for _ in range(100)]
+    for socket in sockets:
+        publish_until_heard(sinks, socket, estimate())
+    for socket in sockets[::2]:
+        socket.close(linger=0)
+    last = sinks.publish(estimate())
+    for socket in sockets[1::2]:
+        assert drain(socket, last.seq)[-1]["seq"] == last.seq
+    sinks.close()
+
+
+def test_several_threads_share_one_numbering() -> None:
+    kept = Kept()
+    sinks = Sinks([kept], now_ns=lambda: 0)
+
+    def work() -> None:
+        for _ in range(200):
+            sinks.publish(estimate())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [message.seq for message in kept.messages] == list(range(800))
 
 
 def test_what_was_published_before_closing_still_arrives(context: zmq.Context[Any]) -> None:
