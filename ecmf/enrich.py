@@ -38,11 +38,23 @@ SHOTS = (
     ("Ugh, there's hair in my food.", "disgusted"),
     ("Wait, what? You are getting married?", "surprised"),
     ("Yeah, I put it on the table.", "neutral"),
+    ("Could you pass me the salt?", "neutral"),
+    ("You idiot, you ruined everything!", "furious"),
+    ("Oh, I'm so sorry to hear that.", "sad"),
+    ("Oh my God! I don't believe it!", "shocked"),
+    ("Hey, how are you? Good to see you!", "happy"),
+    ("I'm not sure we should go in there.", "nervous"),
+    ("Okay, so where were we?", "neutral"),
+    ("That is so gross, get it away from me.", "disgusted"),
 )
 """Worked examples before the line in question; they are read once and stay in the KV cache."""
 CONTENT_FREE = ("N/A", "[MASK]", "...", "the")
 """Lines that say nothing: what the model answers to them is its bias (Zhao et al. 2021, arXiv 2102.09690)."""
 QUESTION = "How does the speaker of the last line feel? Answer with one word."
+"""For models with a chat template."""
+CHAT_PARAMETERS = 5e8
+"""From this size on a model is asked through its chat template. SmolLM2-135M goes on with a story far better than it
+follows a request: UAR 0.29 against 0.19 on 400 and 250 lines of MELD dev."""
 MAX_TOKENS, MAX_HISTORY_TOKENS = 40, 24
 CUES = 2
 _HERE = "\u241f"
@@ -114,7 +126,7 @@ class Enricher:
         line = self._model.tokenize(clean(utterance))[-MAX_TOKENS:]
         before: list[int] = []
         for earlier in reversed(history):
-            more = self._model.tokenize(clean(earlier) + "\n")
+            more = self._model.tokenize(clean(earlier) + " ")
             if len(before) + len(more) > MAX_HISTORY_TOKENS:
                 break
             before = more + before
@@ -132,9 +144,9 @@ def _mean_power(gain: NDArray[np.float64]) -> float:
 
 def _prompt(model: LanguageModel) -> tuple[str, str, str]:
     """Text before the line, text after it, and what stands between that and the answer (a blank or nothing)."""
-    if model.template is None:
-        head = "".join(f"{line}\nThe speaker feels {feeling}.\n\n" for line, feeling in SHOTS)
-        return head, "\nThe speaker feels", " "
+    if model.template is None or model.parameters < CHAT_PARAMETERS:
+        head = "".join(f'"{line}" she said. She was {feeling}.\n\n' for line, feeling in SHOTS)
+        return head + '"', '" she said. She was', " "
     formatting = importlib.import_module("llama_cpp.llama_chat_format")
     template = formatting.Jinja2ChatFormatter(
         template=model.template, eos_token=model.special("eos"), bos_token="", add_generation_prompt=True

@@ -84,6 +84,11 @@ class LanguageModel:
         return text.decode("utf-8", "replace") if text else None
 
     @property
+    def parameters(self) -> int:
+        """How many weights the model has."""
+        return int(self._lib.llama_model_n_params(self._model))
+
+    @property
     def wants_start(self) -> bool:
         """Whether a prompt begins with the beginning-of-text token."""
         return bool(self._lib.llama_vocab_get_add_bos(self._vocabulary))
