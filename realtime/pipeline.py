@@ -25,6 +25,8 @@ log = logging.getLogger("ecmf.pipeline")
 
 RING_S = 30.0
 """Sound kept for the slowest reader."""
+AWAITED = frozenset({"face", "scene", "speech"})
+"""Workers whose stage must be loaded before the sources start; words come seconds later anyway."""
 HOP = 2048
 """Samples the speech worker takes at a time, 128 ms; how often it reports is the stage's affair."""
 UTTERANCES = 16
@@ -69,6 +71,7 @@ class Pipeline:
         self._failure: EcmfError | None = None
         self._outcomes: queue.Queue[Outcome] = queue.Queue(BACKLOG)
         self._engines: Mapping[str, EngineUse] = {}
+        self._loaded: set[str] = set()
         self._engines_lock = threading.Lock()
         self._workers: list[Worker] = []
         self._clocks: dict[str, CaptureClock] = {}
@@ -81,7 +84,7 @@ class Pipeline:
     def run(self) -> Summary:
         """Block until the end. Raises EcmfError when a part that was asked for cannot start."""
         head = self._models.head()
-        self._use({"fusion": use_of(head.engine)})
+        self._use("fusion", {"fusion": use_of(head.engine)})
         stream = Stream(
             self._models.estimator(head, self._inputs),
             self._publish,
@@ -135,11 +138,14 @@ class Pipeline:
             self._failure = self._failure or error
             self._stop.set()
 
-    def _use(self, engines: Mapping[str, EngineUse]) -> None:
+    def _use(self, worker: str, engines: Mapping[str, EngineUse]) -> None:
+        """A worker's stage is loaded and runs these."""
         with self._engines_lock:
             self._engines = {**self._engines, **engines}
+            self._loaded.add(worker)
 
     def _capture(self, worker: Worker, source: VideoSource, *slots: LatestFrame[Frame]) -> None:
+        self._await_stages(worker)
         try:
             for frame in source.frames(worker.stop):
                 self._clocks["picture"] = frame.clock
@@ -159,7 +165,7 @@ class Pipeline:
         on_frame: Callable[[Frame], None] | None,
     ) -> None:
         stage = build()
-        self._use(stage.engines)
+        self._use(worker.name, stage.engines)
         while not worker.stop.is_set():
             frame = slot.take(0.25)
             if frame is None:
@@ -174,6 +180,7 @@ class Pipeline:
                 self._hand_over(worker, report)
 
     def _record(self, worker: Worker, source: AudioSource, ring: AudioRing) -> None:
+        self._await_stages(worker)
         try:
             for block in source.blocks(worker.stop):
                 self._clocks["sound"] = block.clock
@@ -185,7 +192,7 @@ class Pipeline:
 
     def _listen(self, worker: Worker, ring: AudioRing, words: queue.Queue[Said | None]) -> None:
         stage = self._models.hearing()
-        self._use(stage.engines)
+        self._use(worker.name, stage.engines)
         position = ring.written
         try:
             while not worker.stop.is_set():
@@ -208,7 +215,7 @@ class Pipeline:
 
     def _read(self, worker: Worker, words: queue.Queue[Said | None]) -> None:
         stage = self._models.reading()
-        self._use(stage.engines)
+        self._use(worker.name, stage.engines)
         while not worker.stop.is_set():
             try:
                 said = words.get(timeout=0.25)
