@@ -80,7 +80,7 @@ class EcmfHead(nn.Module):
         )
         tokens = (self.dropout(originals) + self.kind) * present.unsqueeze(-1)
         if self.options.attention:
-            attended = self._attend(tokens, bias)
+            attended = attend(tokens, bias, self.qkv, self.mix, self.options.heads)
             tokens = tokens + attended if self.options.residual else attended
         tokens = self.norm_mixed(tokens) * present.unsqueeze(-1)
         weights = torch.softmax(self.weigh(tokens).squeeze(-1) + bias, dim=-1)
@@ -94,13 +94,14 @@ class EcmfHead(nn.Module):
         scale = self.temperature[0] + (quality * self.temperature[1:]).sum(-1, keepdim=True)
         return logits * torch.exp(-scale), weights * present
 
-    def _attend(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Multi-head self-attention, float[B, 4, width] -> the same; ``bias`` float[B, 4] is added per key."""
-        batch, count, width = tokens.shape
-        heads = self.options.heads
-        query, key, value = (
-            self.qkv(tokens).view(batch, count, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
-        )
-        scores = query @ key.transpose(-1, -2) * (width // heads) ** -0.5 + bias[:, None, None, :]
-        mixed = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).reshape(batch, count, width)
-        return self.mix(mixed)
+
+def attend(tokens: Tensor, bias: Tensor, qkv: nn.Linear, mix: nn.Linear, heads: int) -> Tensor:
+    """Multi-head self-attention, float[B, n, width] -> the same; ``bias`` float[B, n] is added per key."""
+    batch, count, width = tokens.shape
+    query, key, value = (
+        qkv(tokens).view(batch, count, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
+    )
+    scores = query @ key.transpose(-1, -2) * (width // heads) ** -0.5 + bias[:, None, None, :]
+    mixed = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).reshape(batch, count, width)
+    found: Tensor = mix(mixed)
+    return found

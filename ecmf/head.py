@@ -14,6 +14,7 @@ from ecmf.bundle import Bundle
 from ecmf.cue import MODALITIES, Cue, Modality
 from ecmf.engines.choose import open_engine
 from ecmf.errors import BundleError
+from ecmf.labels import EKMAN, opinion, opinions
 
 MAX_AGE_S: Mapping[Modality, float] = MappingProxyType({"face": 0.5, "scene": 2.0, "voice": 1.5, "text": 8.0})
 """Older cues are masked; how old a cue is counts from the end of its capture interval."""
@@ -56,11 +57,15 @@ class FusionHead:
             self._sizes = {m: int(sizes[m]) for m in MODALITIES}
         except KeyError as error:
             raise BundleError(f"{bundle.id} has no input {error}; it is not a fusion head") from None
+        self._opinions = None if self.labels == EKMAN else opinions(self.labels)
+        self.modalities = frozenset(bundle.manifest.extra.get("modalities", MODALITIES))
+        """What the head was trained on; cues of other modalities do not count."""
         self.engine = open_engine(bundle, backend=backend)
 
     def usable(self, cues: Mapping[Modality, Cue], t_ns: int) -> dict[Modality, float]:
         """Aged quality of the cues that still count at ``t_ns``."""
         aged = {m: aged_quality(cue, t_ns, self.max_age_s[m]) for m, cue in cues.items()}
+        aged = {m: q for m, q in aged.items() if m in self.modalities}
         return {m: q for m, q in aged.items() if q > 0.0}
 
     def fuse(self, cues: Mapping[Modality, Cue], t_ns: int) -> Fused | None:
@@ -85,7 +90,7 @@ class FusionHead:
                 )
             inputs[modality] = cue.embedding[None].astype(np.float32, copy=False)
             if cue.probs is not None:
-                log_probs[0, index] = np.log(np.maximum(cue.probs, FLOOR))
+                log_probs[0, index] = self._opinion(cue.probs)
         inputs["log_probs"] = log_probs
         inputs["quality"] = np.array([[quality.get(m, 0.0) for m in MODALITIES]], np.float32)
         outputs = self.engine.run(inputs)
@@ -99,3 +104,10 @@ class FusionHead:
             {m: w / total for m, w in weights.items()},
             quality,
         )
+
+    def _opinion(self, probs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A branch's probabilities float32[7] as log-probabilities of the head's labels; zeros where it reads none."""
+        if self.labels == EKMAN:
+            return np.log(np.maximum(probs, FLOOR))
+        found = opinion(probs, self._opinions, FLOOR)
+        return np.zeros(len(self.labels), np.float32) if found is None else found

@@ -49,7 +49,9 @@ def to_ekman(name: str, *, where: str = "label") -> str:
         raise DataError(f"{where}: unknown label {name!r}; known: {', '.join(sorted(_SYNONYMS))}") from None
 
 
-def fold(probs: NDArray[np.floating], source: Sequence[str], target: Sequence[str] = EKMAN) -> NDArray[np.float32]:
+def fold(
+    probs: NDArray[np.floating], source: Sequence[str], target: Sequence[str] = EKMAN
+) -> NDArray[np.float32]:
     """Sum ``float[..., len(source)]`` into ``float32[..., len(target)]`` by name or synonym.
 
     Raises DataError when a source label has no place in the target set.
@@ -61,3 +63,27 @@ def fold(probs: NDArray[np.floating], source: Sequence[str], target: Sequence[st
             raise DataError(f"label {name!r} has no place in {list(target)}")
         out[..., list(target).index(mapped)] += probs[..., column]
     return out
+
+
+def opinions(labels: Sequence[str]) -> NDArray[np.float32] | None:
+    """How a head with ``labels`` reads a branch's probabilities: float32[7, len(labels)] to multiply EKMAN's with.
+
+    Several of its labels that mean the same emotion share that emotion's probability; what has no place among its
+    labels is left out (``opinion`` makes the rest sum to 1). None when one of its labels has no counterpart in EKMAN,
+    "bored" for example: a partial opinion would always speak against that label, so such a head reads embeddings only.
+    """
+    places = [_SYNONYMS.get(name.strip().lower()) for name in labels]
+    if None in places:
+        return None
+    matrix = np.array([[place == emotion for place in places] for emotion in EKMAN], np.float32)
+    return matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1.0)
+
+
+def opinion(
+    probs: NDArray[np.floating], matrix: NDArray[np.float32] | None, floor: float
+) -> NDArray[np.float32] | None:
+    """log-probabilities float32[..., labels] of probabilities float[..., 7] through ``opinions``; None for None."""
+    if matrix is None:
+        return None
+    shared = np.maximum(probs @ matrix, floor)
+    return np.log(shared / shared.sum(axis=-1, keepdims=True)).astype(np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ecmf.cue import MODALITIES
+from ecmf.labels import EKMAN
 from realtime.clock import Clock
 from realtime.estimator import Decision, Estimator, Report, Standing
 from realtime.hearing import Said
@@ -113,6 +114,6 @@ class Stream:
             weight=state.weight,
             age_ms=None if state.age_ms is None else round(max(0.0, state.age_ms), 1),
             quality=None if state.quality is None else round(state.quality, 3),
-            probs=None if state.probs is None else distribution(self._labels, state.probs),
+            probs=None if state.probs is None else distribution(EKMAN, state.probs),
             reason=state.reason,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ecmf.bundle import Bundle, Manifest, Port, write_bundle
@@ -51,39 +52,58 @@ def train_head(
     options: FitOptions,
     checkpoint: Path | None = None,
 ) -> EcmfHead:
-    """Fit a head on synthetic pairs. With ``checkpoint`` it resumes after a kill and gives the same result.
-
-    AdamW with a cosine schedule; every step draws its own pairs from ``seed`` and the step number alone.
-    """
+    """Fit a head on synthetic pairs. With ``checkpoint`` it resumes after a kill and gives the same result."""
     torch.manual_seed(options.seed)
-    torch.set_num_threads(1)
     head = EcmfHead({m: pools[m].embedding.shape[1] for m in MODALITIES}, len(labels), options.head)
+
+    def sample(rng: np.random.Generator) -> Batch:
+        return draw(pools, len(labels), options.batch, rng, options.pairing, prior=prior)
+
+    descend(head, sample, options, checkpoint, _fingerprint(pools, prior, options))
+    return head
+
+
+def descend(
+    head: nn.Module,
+    sample: Callable[[np.random.Generator], Batch],
+    options: FitOptions,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
+    *,
+    smoothing: float = 0.0,
+    what: str = "fusion head",
+) -> None:
+    """Train ``head`` (an EcmfHead, or a baseline of the same call) in place; ``sample`` draws one batch.
+
+    AdamW with a one-cycle schedule; every step draws its batch and its dropout from ``seed`` and the step number alone,
+    so a run resumed from ``checkpoint`` (of the same ``fingerprint``) gives what an unbroken one does. ``smoothing``:
+    of the labels.
+    """
+    torch.set_num_threads(1)
     optimiser = torch.optim.AdamW(head.parameters(), options.learning_rate, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.learning_rate, options.steps)
-    fingerprint = _fingerprint(pools, prior, options)
     first = _resume(checkpoint, fingerprint, head, optimiser, schedule) if checkpoint else 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[loss]}")) as progress:
-        bar = progress.add_task("fusion head", total=options.steps, completed=first, loss="")
+    display = Console(stderr=True)
+    with Progress(*columns, TextColumn("{task.fields[loss]}"), console=display, transient=True) as progress:
+        bar = progress.add_task(what, total=options.steps, completed=first, loss="")
+        head.train()
         for step in range(first, options.steps):
             rng = np.random.default_rng((options.seed, step))
             torch.manual_seed(options.seed * 1_000_003 + step)
-            inputs, target = tensors(
-                draw(pools, len(labels), options.batch, rng, options.pairing, prior=prior)
-            )
-            head.train()
+            inputs, target = tensors(sample(rng))
             logits, _ = head(**inputs)
-            loss = functional.cross_entropy(logits, target)
+            loss = functional.cross_entropy(logits, target, label_smoothing=smoothing)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimiser.step()
             schedule.step()
             if step % 50 == 49 or step + 1 == options.steps:
                 progress.update(bar, completed=step + 1, loss=f"loss {loss.item():.3f}")
-            if checkpoint and step % 500 == 499:
+            if checkpoint and (step % 500 == 499 or step + 1 == options.steps):
                 _save(checkpoint, fingerprint, step + 1, head, optimiser, schedule)
-    return head.eval()
+    head.eval()
 
 
 def calibrate(
@@ -93,9 +113,14 @@ def calibrate(
     prior: NDArray[np.float64],
     options: FitOptions,
 ) -> None:
-    """Fit the head's temperature, log-linear in the qualities, on people it was not trained on (Guo et al. 2017)."""
+    """Fit the head's temperature on synthetic pairs of people it was not trained on."""
     rng = np.random.default_rng((options.seed, 2**31))
-    inputs, target = tensors(draw(pools, len(labels), options.calibration, rng, options.pairing, prior=prior))
+    calibrate_on(head, draw(pools, len(labels), options.calibration, rng, options.pairing, prior=prior))
+
+
+def calibrate_on(head: EcmfHead, batch: Batch) -> None:
+    """Fit the temperature, log-linear in the qualities (Guo et al. 2017, arXiv 1706.04599, with one weight a cue)."""
+    inputs, target = tensors(batch)
     head.eval()
     with torch.no_grad():
         logits, _ = head(**inputs)
@@ -208,7 +233,7 @@ def _fingerprint(pools: Mapping[Modality, Pool], prior: NDArray[np.float64], opt
     return digest.hexdigest()
 
 
-def _save(path: Path, fingerprint: str, step: int, head: EcmfHead, optimiser: Any, schedule: Any) -> None:
+def _save(path: Path, fingerprint: str, step: int, head: nn.Module, optimiser: Any, schedule: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         "fingerprint": fingerprint,
@@ -222,7 +247,7 @@ def _save(path: Path, fingerprint: str, step: int, head: EcmfHead, optimiser: An
     temporary.replace(path)
 
 
-def _resume(path: Path, fingerprint: str, head: EcmfHead, optimiser: Any, schedule: Any) -> int:
+def _resume(path: Path, fingerprint: str, head: nn.Module, optimiser: Any, schedule: Any) -> int:
     """Step to continue from; 0 when there is no checkpoint or it belongs to other data or options."""
     if not path.is_file():
         return 0
