@@ -14,8 +14,8 @@ import numpy as np
 from ecmf.errors import SourceError, need
 from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE, AudioBlock, Frame
 from realtime.sources.returning import RETRY_S
-from realtime.sources.stamps import SampleStamps
-from realtime.window import LatestFrame
+from realtime.sources.stamps import ArrivalStamps
+from realtime.window import GAP_NS, LatestFrame
 
 log = logging.getLogger("ecmf.sources")
 
@@ -27,7 +27,6 @@ BLOCKS_WAITING = 100
 
 OPTIONS = {
     "rtsp_transport": "tcp",  # UDP loses packets, and a lost packet is a torn face
-    "fflags": "nobuffer",
     "flags": "low_delay",
     "analyzeduration": "500000",
     "probesize": "500000",
@@ -126,6 +125,7 @@ class NetworkMedia:
             tracks[streams.video[0].index] = self.video
         if self.audio is not None and streams.audio:
             tracks[streams.audio[0].index] = self.audio
+        arrivals = ArrivalStamps() if len(tracks) == 2 else None
         try:
             for packet in self._container.demux(*(streams[index] for index in tracks)):
                 if self._ended.is_set():
@@ -139,7 +139,7 @@ class NetworkMedia:
                     self.lost, self.returns = None, self.returns + 1
                     log.warning("%s is back", self.title)
                 for each in decoded:
-                    tracks[packet.stream.index].put(each, read_ns)
+                    tracks[packet.stream.index].put(each, read_ns, arrivals)
         except av.error.ExitError:
             return f"nothing came for {READ_S} s"
         except (av.error.FFmpegError, OSError) as error:
@@ -173,8 +173,13 @@ class NetworkVideo:
         """Frames that came while the last one was still being handed on."""
         return self._latest.dropped
 
-    def put(self, picture: Any, read_ns: int) -> None:
-        self._latest.put((picture, read_ns))
+    def put(self, picture: Any, read_ns: int, arrivals: ArrivalStamps | None) -> None:
+        """Alone, a frame is stamped on arrival (some servers make their times up); with sound, as both were sent."""
+        stamp_ns = read_ns
+        if arrivals is not None and picture.time is not None:
+            sent_ns = round(picture.time * 1e9)
+            stamp_ns = arrivals.stamp(sent_ns, sent_ns, read_ns)
+        self._latest.put((picture, stamp_ns))
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         index = 0
@@ -182,10 +187,10 @@ class NetworkVideo:
             got = self._latest.take(0.2)
             if got is None:
                 continue
-            picture, read_ns = got
+            picture, stamp_ns = got
             image = np.ascontiguousarray(picture.to_ndarray(format="bgr24"))
             self.height, self.width = image.shape[:2]
-            yield Frame(image, read_ns, read_ns, "read", None, index)
+            yield Frame(image, stamp_ns, stamp_ns, "read", None, index)
             index += 1
 
     def close(self) -> None:
@@ -215,29 +220,40 @@ class NetworkAudio:
         return self._media.returns
 
     def restart(self) -> None:
-        """A new connection: nothing of the old one's time holds."""
+        """Sound is missing: what follows has a time of its own and must not be smeared into what came before."""
         av, soxr = need("av", "live"), need("soxr", "live")
         self._mixer = av.AudioResampler(format="fltp", layout="mono", rate=self.rate)
-        self._stamps = SampleStamps(self.rate, self._media.title)
         self._resampler = soxr.ResampleStream(self.rate, SAMPLE_RATE, 1, dtype="float32")
-        self._position = 0
+        self._own = ArrivalStamps()
+        self._begin_ns: int | None = None
+        """On the stream's time line, of the first sample since the restart."""
+        self._taken = 0
         self._given = 0
 
-    def put(self, sound: Any, read_ns: int) -> None:
+    def put(self, sound: Any, read_ns: int, arrivals: ArrivalStamps | None) -> None:
+        sent_ns = None if sound.time is None else round(sound.time * 1e9)
+        if sent_ns is not None and self._begin_ns is not None and abs(sent_ns - self._reached_ns()) > GAP_NS:
+            self.restart()
+        if self._begin_ns is None:
+            self._begin_ns = sent_ns or 0
         for mixed in self._mixer.resample(sound):
             samples = mixed.to_ndarray()[0]
-            self._stamps.observe(self._position, len(samples), None, read_ns)
-            self._position += len(samples)
+            self._taken += len(samples)
             ready = self._resampler.resample_chunk(samples)
+            start_ns = self._begin_ns + self._given * SAMPLE_NS
+            start_ns = (arrivals or self._own).stamp(start_ns, self._reached_ns(), read_ns)
             if not len(ready):
                 continue
-            start_ns = self._stamps.time_ns(self._given * self.rate / SAMPLE_RATE)
             self._given += len(ready)
             block = AudioBlock(ready, start_ns, start_ns + len(ready) * SAMPLE_NS, "read", None)
             try:
                 self._blocks.put_nowait(block)
             except queue.Full:
                 self.overflows += 1
+
+    def _reached_ns(self) -> int:
+        """The end of what was taken, on the stream's time line."""
+        return (self._begin_ns or 0) + self._taken * 1_000_000_000 // self.rate
 
     def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
         while not stop.is_set():

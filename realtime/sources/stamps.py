@@ -16,6 +16,9 @@ MAX_AGE_NS = 1_000_000_000
 MAX_SOUND_AGE_NS = 500_000_000
 """The same for sound; a PulseAudio plugin was seen 0.7 s off."""
 
+JUMP_NS = 5_000_000_000
+"""A stream whose own clock moves that far against ours has made a jump; less may be an encoder's delay."""
+
 TRUSTED_AFTER = 30
 """So many plausible stamps in a row until a driver that was wrong is believed again."""
 
@@ -109,3 +112,24 @@ class SampleStamps:
         # An interpolated median would be a float, which cannot hold nanoseconds since boot exactly.
         offset = statistics.median_low(self._converter) if self.clock == "adc" else min(self._read)
         return offset + round(position * 1_000_000_000 / self._rate)
+
+
+class ArrivalStamps:
+    """Maps a stream's own time line to the monotonic clock by when its packets arrived.
+
+    Packets are only ever late (encoder, network, scheduler), some tracks more than others: the earliest of the
+    last ``window`` arrivals, of all tracks together, says how the two clocks lie, so picture and sound stay
+    together as they were sent.
+    """
+
+    def __init__(self, window: int = 500) -> None:
+        self._offsets: deque[int] = deque(maxlen=window)
+
+    def stamp(self, start_ns: int, end_ns: int, read_ns: int) -> int:
+        """When ``start_ns`` of the stream was, for a piece up to ``end_ns`` that arrived at ``read_ns``."""
+        offset = read_ns - end_ns
+        if self._offsets and abs(offset - min(self._offsets)) > JUMP_NS:
+            # The stream's own clock has jumped: the old arrivals say nothing any more.
+            self._offsets.clear()
+        self._offsets.append(offset)
+        return start_ns + min(self._offsets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
@@ -18,8 +19,10 @@ from clips import write_clap
 from loopback import skip_without_pulseaudio, sound_card
 from mjpeg_server import MjpegServer
 
+from realtime.clock import SystemClock
 from realtime.sources.base import Frame, VideoSource
 from realtime.sources.camera import open_camera
+from realtime.sources.file import open_media
 
 pytestmark = pytest.mark.slow
 
@@ -187,15 +190,18 @@ def port() -> int:
         return int(probe.getsockname()[1])
 
 
-def serve(clip: Path, port: int) -> subprocess.Popen[bytes]:
+MJPEG = ("-an", "-c:v", "mjpeg", "-q:v", "3", "-f", "mpjpeg")
+WITH_SOUND = ("-c:v", "mpeg2video", "-b:v", "2M", "-c:a", "mp2", "-f", "mpegts")
+
+
+def serve(clip: Path, port: int, how: tuple[str, ...] = MJPEG) -> subprocess.Popen[bytes]:
     """ffmpeg as a network camera that serves one client, in real time."""
     if shutil.which("ffmpeg") is None:
         pytest.skip("ffmpeg is not installed")
     server = subprocess.Popen(
         [
             *("ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(clip)),
-            *("-an", "-c:v", "mjpeg", "-q:v", "3"),
-            *("-f", "mpjpeg", "-listen", "1", f"http://127.0.0.1:{port}/camera"),
+            *(*how, "-listen", "1", f"http://127.0.0.1:{port}/camera"),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -277,3 +283,24 @@ def test_a_network_camera_keeps_its_pace(tmp_path: Path, port: int) -> None:
     # The first of them may have waited for the connection to be made.
     assert len(flashes) >= 4
     assert np.abs(np.diff(flashes[1:]) - 1).max() <= SKEW_S
+
+
+def test_picture_and_sound_of_one_connection_stay_together(tmp_path: Path, port: int) -> None:
+    server = serve(write_clap(tmp_path / "clap.mkv", seconds=1, clap_s=0.5, fps=30), port, WITH_SOUND)
+    media = open_media(f"http://127.0.0.1:{port}/camera", pace=SystemClock())
+    assert media.video is not None and media.audio is not None
+    watcher, clicks = Watcher(media.video), []
+    try:
+        for block in itertools.takewhile(lambda _: len(clicks) < 5, media.audio.blocks(watcher.stop)):
+            loud = np.flatnonzero(np.abs(block.samples) > 0.1)
+            if len(loud) and (not clicks or block.start_ns / 1e9 - clicks[-1] > 0.5):
+                clicks.append(block.start_ns / 1e9 + loud[0] / 16_000)
+        time.sleep(0.5)
+    finally:
+        watcher.end()
+        server.kill()
+        server.wait()
+    flashes = [frame.start_ns / 1e9 for frame in watcher.frames if frame.image.mean() > 128]
+    skews = [min((flash - click for flash in flashes), key=abs) for click in clicks]
+    # The first may have been sent while the connection was still being looked at.
+    assert max(map(abs, skews[1:])) <= SKEW_S, skews

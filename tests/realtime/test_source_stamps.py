@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.sources.stamps import SAID_AFTER, TRUSTED_AFTER, ExposureStamps, SampleStamps
+from realtime.sources.stamps import SAID_AFTER, TRUSTED_AFTER, ArrivalStamps, ExposureStamps, SampleStamps
 
 FRAME_NS = 33_333_333
 BOOT_NS = 86_400_000_000_000
@@ -114,3 +114,21 @@ def test_lost_sound_starts_the_count_anew() -> None:
     stamps.forget()
     stamps.observe(32_000, 320, 20_000_000, BOOT_NS + 60_020_000_000)
     assert stamps.time_ns(32_000) == BOOT_NS + 60_000_000_000
+
+
+def test_tracks_of_a_stream_stay_together_whatever_their_delays() -> None:
+    stamps, rng = ArrivalStamps(), np.random.default_rng(5)
+    for n in range(1, 1_000):
+        sent_ns = n * 33_333_333
+        late_ns = int(rng.exponential(4e6))
+        sound_ns = stamps.stamp(sent_ns, sent_ns + 20_000_000, BOOT_NS + sent_ns + 30_000_000 + late_ns)
+        picture_ns = stamps.stamp(sent_ns, sent_ns, BOOT_NS + sent_ns + 130_000_000 + late_ns)
+        assert abs(picture_ns - sound_ns) < 5_000_000 or n < 10
+    assert picture_ns == pytest.approx(BOOT_NS + sent_ns + 10_000_000, abs=1_000_000)
+
+
+def test_a_stream_whose_clock_jumps_is_followed() -> None:
+    stamps = ArrivalStamps()
+    stamps.stamp(0, 0, BOOT_NS)
+    assert stamps.stamp(3_600_000_000_000, 3_600_000_000_000, BOOT_NS + 40_000_000) == BOOT_NS + 40_000_000
+    assert stamps.stamp(0, 0, BOOT_NS + 80_000_000) == BOOT_NS + 80_000_000
