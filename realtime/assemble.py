@@ -14,7 +14,7 @@ from ecmf.bundle import SHIPPED, load_bundle
 from ecmf.cue import Modality
 from ecmf.decoder import Decoder
 from ecmf.enrich import Enricher
-from ecmf.errors import BundleError, MissingExtra, SourceError
+from ecmf.errors import MissingExtra, SourceError
 from ecmf.head import FusionHead
 from ecmf.smoothing import SmoothingOptions
 from ecmf.speech import SpeechEncoder
@@ -142,13 +142,11 @@ class Models:
     def hearing(self) -> Hearing:
         """The voice bundle names the encoder it was trained on; words share it unless another model is asked for."""
         chosen = self._config.models
-        voice = VoiceBranch(backend=chosen.engine)
-        encoder = SpeechEncoder(voice.encoder_name, backend=chosen.engine, offline=chosen.offline)
-        if encoder.sha256 != voice.encoder_sha256:
-            raise BundleError(
-                f"{voice.bundle.id} was trained on encoder {voice.encoder_sha256[:12]}, this is "
-                f"{encoder.sha256[:12]}; train it again with python -m train.fit --recipe voice"
-            )
+        bundle = load_bundle(SHIPPED / "voice")
+        encoder = SpeechEncoder(
+            str(bundle.manifest.extra["encoder"]["name"]), backend=chosen.engine, offline=chosen.offline
+        )
+        voice = VoiceBranch(bundle, encoder=encoder, backend=chosen.engine)
         detector = SpeechDetector(offline=chosen.offline)
         if not self.transcribes:
             return Hearing(encoder, voice, detector, None)

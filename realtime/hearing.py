@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmf.branches.voice import VoiceBranch
+from ecmf.branches.voice import MIN_SPEECH_S, WINDOW_S, VoiceBranch
 from ecmf.cue import Cue
 from ecmf.decoder import Decoder
 from ecmf.speech import SpeechEncoder, SpeechStates
@@ -36,8 +36,6 @@ log = logging.getLogger("ecmf.hearing")
 
 HOP_S = 0.25
 """New sound between two voice reports."""
-WINDOW_S = 3.0
-"""Sound that a voice report looks back on."""
 FRESH_NS = 150_000_000
 """A transcription window that ends at most this long ago serves the voice, too."""
 SHARED_S = 6.0
@@ -200,7 +198,7 @@ class Hearing:
             audio = self._audio[judged - blocks * BLOCK : judged]
             speech = np.array(self._detector.recent, np.float32)[len(self._detector.recent) - blocks :]
             end_ns = self._end_ns - (len(self._audio) - judged) * SAMPLE_NS
-            if not self._voice.worth_encoding(speech):
+            if np.count_nonzero(speech > 0.5) * BLOCK < MIN_SPEECH_S * SAMPLE_RATE:
                 return self._report((), end_ns - len(audio) * SAMPLE_NS, end_ns, sound, stages)
             states = self._encoder.encode(audio)
             stages["encoder"] = (time.perf_counter() - began) * 1e3

@@ -144,6 +144,13 @@ class Pipeline:
             self._engines = {**self._engines, **engines}
             self._loaded.add(worker)
 
+    def _await_stages(self, worker: Worker) -> None:
+        """Hold the sources until what must keep up with them is loaded, so that nothing grows old meanwhile."""
+        while not worker.stop.wait(0.01):
+            awaited = [w for w in self._workers if w.name in AWAITED and not w.finished]
+            if all(w.name in self._loaded for w in awaited):
+                return
+
     def _capture(self, worker: Worker, source: VideoSource, *slots: LatestFrame[Frame]) -> None:
         self._await_stages(worker)
         try:
