@@ -20,17 +20,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ecmf.branches.face import FaceBranch
 from ecmf.branches.scene import SceneBranch
 from ecmf.branches.text import TextBranch
-from ecmf.bundle import Bundle
+from ecmf.branches.voice import WINDOW_S, VoiceBranch
+from ecmf.bundle import SHIPPED, Bundle, load_bundle
 from ecmf.cue import Cue
 from ecmf.errors import DataError
 from ecmf.labels import EKMAN, FERPLUS, to_ekman
+from ecmf.speech import SpeechEncoder
+from ecmf.vad import BLOCK, SAMPLE_RATE, SpeechDetector
 from train import face_crops
 from train.datasets import ferplus, meld, muxspace
+from train.datasets.emodb import read_emodb
+from train.datasets.ravdess import read_ravdess
 from train.pairing import Pool
 
 VERSION = 1
 """Raise it when presenting a corpus changes, so that old features are not mistaken for new ones."""
 HISTORY_LINES = 4
+MOMENTS = (0.55, 0.7, 0.85, 1.0)
+"""Shares of a clip after which its voice is read."""
 STILL_QUALITY = 0.9
 """Of a corpus picture's face; what pictures lack, pairing lowers at random."""
 
@@ -150,6 +157,33 @@ class Extraction:
             self._split("scene", scenes.bundle, make_scene, "valid", "test"),
         )
 
+    def voices(self) -> Split:
+        """The voice bundle's held-out speakers, half of each corpus's to fit and the others to measure.
+
+        Each clip is heard as it is live: at several moments while it is spoken, the last seconds at a time.
+        """
+        bundle = load_bundle(SHIPPED / "voice")
+        held_out = sorted(bundle.manifest.extra["held_out"])
+        clips = [
+            *read_ravdess(self.data / "speech" / "ravdess.parquet"),
+            *read_emodb(self.data / "speech" / "emodb4.parquet"),
+        ]
+
+        def make(split: str) -> Pool:
+            speakers = [name for place, name in enumerate(held_out) if (place % 2 == 0) == (split == "fit")]
+            chosen = [clip for clip in clips if clip.speaker in speakers]
+            encoder = SpeechEncoder(str(bundle.manifest.extra["encoder"]["name"]), offline=self.offline)
+            branch, detector = VoiceBranch(bundle, encoder=encoder), SpeechDetector(offline=self.offline)
+            cues, labels, groups = [], [], []
+            for clip in tracked(chosen, f"voices, {split}"):
+                for cue in _overheard(clip.audio(), encoder, branch, detector):
+                    cues.append(cue)
+                    labels.append(_label(clip.label))
+                    groups.append(clip.speaker)
+            return pool_of(cues, labels, groups)
+
+        return self._split("voice", bundle, make, "fit", "test")
+
     def texts(self) -> Split:
         """MELD dev to fit, its test to measure; context is the speaker's own lines, as a microphone hears it."""
         branch = TextBranch()
@@ -188,6 +222,24 @@ class Extraction:
     def _face(branch: FaceBranch, crops: face_crops.Crops, row: int) -> Cue:
         embedding, probs = branch.read(crops.face[row], crops.blendshapes[row])
         return Cue("face", None, embedding, probs, 0, 0, STILL_QUALITY)
+
+
+def _overheard(
+    audio: NDArray[np.float32], encoder: SpeechEncoder, branch: VoiceBranch, detector: SpeechDetector
+) -> Iterator[Cue]:
+    """Cues at MOMENTS of a clip, from what was heard until then; none where nobody spoke yet."""
+    detector.reset()
+    speech = detector.process(audio)
+    for moment in MOMENTS:
+        end = round(moment * len(speech)) * BLOCK
+        begin = max(0, end - round(WINDOW_S * SAMPLE_RATE) // BLOCK * BLOCK)
+        window = audio[begin:end]
+        if not len(window):
+            continue
+        states = encoder.encode(window)
+        cue = branch.process(window, states, speech[begin // BLOCK : end // BLOCK], 0, 0)
+        if cue is not None and cue.quality > 0:
+            yield cue
 
 
 def _label(name: str) -> int:
