@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle, load_bundle
 from ecmf.engines.base import Engine
+from ecmf.engines.cache import cache_dir
 from ecmf.engines.choose import open_engine
 from ecmf.errors import need
 from ecmf.labels import EKMAN, FERPLUS, fold
@@ -129,7 +130,7 @@ def evaluate(
     bundle: Path,
     data: Path,
     *,
-    cache: Path,
+    cache: Path | None = None,
     sample: int = 400,
     cropper: face_crops.Cropper | None = None,
     tell: Callable[[str], None] = lambda text: None,
@@ -137,8 +138,10 @@ def evaluate(
     """All figures of a face bundle, as JSON-ready numbers.
 
     ``data``: holds face/ferplus.parquet and face/muxspace.parquet (or these corpora in their official layout).
+    ``cache``: keeps the cut-out faces, by default below the user's cache folder.
     ``sample``: pictures of each corpus for a row of the robustness table. ``tell`` receives what is being done.
     """
+    cache = cache or cache_dir() / "features"
     loaded = load_bundle(bundle)
     model = FaceModel(loaded)
     cropper = cropper or face_crops.Cropper()

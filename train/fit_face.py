@@ -8,8 +8,9 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from train import face_crops
 from train.face_augment import augment
 from train.face_examples import Examples, Recipe, join, label_weights, load, recipe_from
 from train.face_net import FaceNet
+
+T = TypeVar("T")
 
 
 class Stem:
@@ -57,6 +60,15 @@ def batches(
         part = examples.crops.rows(rows)
         face, shapes = augment(part.face, part.blendshapes, recipe.inner, recipe.augmentation, rng, torch_rng)
         yield face, shapes, torch.from_numpy(examples.target[rows]), torch.from_numpy(examples.weight[rows])
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in a second thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(next, items, None)
+        while (item := pending.result()) is not None:
+            pending = pool.submit(next, items, None)
+            yield item
 
 
 @torch.no_grad()
@@ -91,8 +103,11 @@ def train(
     average = copy.deepcopy(net)
     torch.nn.utils.convert_conv2d_weight_memory_format(net, torch.channels_last)  # twice as fast on CPUs
     decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
-    rest = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    plain = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
     parts = join([examples["train"], examples["mux_train"]])
     balance = torch.from_numpy(label_weights(parts, recipe.label_balance))
@@ -120,10 +135,11 @@ def train(
         running = 0.0
         with Progress(*columns, transient=True) as bar:
             task = bar.add_task(f"epoch {epoch + 1}/{recipe.epochs}", total=steps, rate="")
-            for step, (face, shapes, target, weight) in enumerate(batches(parts, recipe, epoch)):
+            ready = ((stem(net.prepare(face)), *rest) for face, *rest in batches(parts, recipe, epoch))
+            for step, (low, shapes, target, weight) in enumerate(ahead(ready)):
                 for group in optimizer.param_groups:
                     group["lr"] = schedule(recipe, epoch + step / steps)
-                pooled = net.tuned(stem(net.prepare(face))).mean(dim=(2, 3))
+                pooled = net.tuned(low).mean(dim=(2, 3))
                 both, alone = net.read(pooled, shapes)[1], net.read(pooled, torch.zeros_like(shapes))[1]
                 # Without the second term the blendshapes, which are easy to read, keep the picture from being learned.
                 losses = cross_entropy(both, target * balance)
