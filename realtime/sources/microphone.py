@@ -133,6 +133,7 @@ class Microphone:
 
     def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
         listener = Listener(self.rate, self._channel, self.name)
+        self._inbox.discard()
         patience_s = FIRST_S
         last_s = time.monotonic()
         while not stop.is_set():
@@ -212,6 +213,12 @@ class Inbox:
         samples = self._places[self._taken % SLOTS, :count].copy()
         self._taken += 1
         return Buffer(samples, position, age_ns, read_ns, lost)
+
+    def discard(self) -> None:
+        """Forget what came while nobody listened yet (models may take seconds to load); that is no overflow."""
+        while self.get(timeout_s=0) is not None:
+            pass
+        self.overflows = 0
 
 
 class Listener:

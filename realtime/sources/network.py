@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -256,6 +257,11 @@ class NetworkAudio:
         return (self._begin_ns or 0) + self._taken * 1_000_000_000 // self.rate
 
     def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
+        # What came while nobody listened yet is old, and no overflow.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._blocks.get_nowait()
+        self.overflows = 0
         while not stop.is_set():
             try:
                 yield self._blocks.get(timeout=0.2)

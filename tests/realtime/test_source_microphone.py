@@ -56,6 +56,17 @@ def test_the_inbox_keeps_order_and_counts_what_it_cannot_hold() -> None:
     assert inbox.get(0) is None
 
 
+def test_what_came_before_anybody_listened_is_forgotten() -> None:
+    inbox = Inbox(4, 1)
+    for n in range(SLOTS + 3):
+        inbox.put(np.full((4, 1), n, np.float32), 4, times(0.02), OK)
+    inbox.discard()
+    assert inbox.overflows == 0 and inbox.get(0) is None
+    inbox.put(np.full((4, 1), 7, np.float32), 4, times(0.02), OK)
+    buffer = inbox.get(0)
+    assert buffer and buffer.samples[0, 0] == 7 and buffer.position == 4 * (SLOTS + 3)
+
+
 def test_what_the_driver_lost_is_counted_and_marked() -> None:
     inbox = Inbox(4, 1)
     inbox.put(np.zeros((4, 1), np.float32), 4, times(0.02), OVERFLOW)
