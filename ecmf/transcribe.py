@@ -42,7 +42,9 @@ class TranscriberSettings:
     hop_s: float = 0.5
     """New audio before the next pass while somebody speaks."""
     margin_s: float = 0.3
-    """Audio that must lie behind a word's end before it is settled while speech goes on."""
+    """Audio that must lie behind a word's end before it is settled while speech goes on ..."""
+    alone_s: float = 1.0
+    """... and so much if the pass before read another word there."""
     longest_s: float = 10.0
     """Window length at which settled audio is cut off."""
     lag_s: float = 20.0
@@ -156,6 +158,8 @@ class _Progress:
     last_ns: int = 0
     language: str | None = None
     partial: str = ""
+    rest: tuple[str, ...] = ()
+    """Units of the last pass that were not settled."""
 
     def ns(self, sample: float) -> int:
         return self.origin_ns + round(sample * 1e9 / SAMPLE_RATE)
@@ -240,7 +244,8 @@ class Transcriber:
         if window.settles:
             progress.complete = end
         units = self._trusted(hypothesis, progress, window)
-        ready = _ready(units, np.inf if window.settles else seconds - self.settings.margin_s)
+        ready = len(units) if window.settles else self._ready(units, seconds, progress.rest)
+        progress.rest = tuple(unit.text for unit in units[ready:])
         events = self._settle(progress, units[:ready], hypothesis.language)
         events += self._tell_rest(progress, units[ready:])
         self._shorten(progress, end)
@@ -307,6 +312,16 @@ class Transcriber:
             self.rejected += 1
             return ()
         return units
+
+    def _ready(self, units: tuple[Unit, ...], seconds: float, before: tuple[str, ...]) -> int:
+        """How many of the units may be settled, given the unsettled texts of the pass before."""
+        settings = self.settings
+        for index, unit in enumerate(units):
+            behind = seconds - unit.end_s
+            agreed = index < len(before) and before[index].lower() == unit.text.lower()
+            if behind < (settings.margin_s if agreed else settings.alone_s):
+                return index
+        return len(units)
 
     def _settle(self, progress: _Progress, units: tuple[Unit, ...], language: str) -> list[TranscriptEvent]:
         if not units:
@@ -414,16 +429,6 @@ class Transcriber:
         if needed - self._base > SAMPLE_RATE:
             self._audio = self._audio[needed - self._base :]
             self._base = needed
-
-
-def _ready(units: tuple[Unit, ...], until_s: float) -> int:
-    """How many of the units lie wholly before ``until_s``."""
-    count = 0
-    for unit in units:
-        if unit.end_s > until_s:
-            break
-        count += 1
-    return count
 
 
 def _words(units: tuple[Unit, ...], progress: _Progress) -> tuple[Word, ...]:
