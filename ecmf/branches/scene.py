@@ -49,11 +49,16 @@ class SceneBranch:
         # Squeezed rather than cropped or padded: all of the surroundings count, and bars would be a scene of their own.
         cv2 = need("cv2", "live")
         small = cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA)
-        picture = (small[:, :, ::-1].astype(np.float32) / 255 - self._mean) / self._scale
-        embedding = self.engine.run({"image": picture.transpose(2, 0, 1)[None]})["embedding"][0]
+        embedding = self.engine.run({"image": image_of(small, self._mean, self._scale)})["embedding"][0]
         quality = frame_quality(small)
         elapsed_ms = (time.perf_counter() - began) * 1e3
         return Cue("scene", None, embedding, None, start_ns, end_ns, quality, stage_ms={"scene": elapsed_ms})
+
+
+def image_of(small: NDArray[np.uint8], mean: float, scale: float) -> NDArray[np.float32]:
+    """What the network sees, float32[1, 3, H, W], of a picture uint8[H, W, 3] BGR in its size."""
+    picture = (small[:, :, ::-1].astype(np.float32) / 255 - mean) / scale
+    return np.asarray(picture.transpose(2, 0, 1)[None], np.float32)
 
 
 def frame_quality(picture: NDArray[np.uint8]) -> float:

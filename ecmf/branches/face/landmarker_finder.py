@@ -84,19 +84,12 @@ class LandmarkerFinder:
         self, frame: NDArray[np.uint8], x: int, y: int, width: int, height: int
     ) -> list[tuple[NDArray[np.floating], float]]:
         """Search a part of the frame; (box x0, y0, x1, y1 and six points in frame pixels, score), best first."""
-        cv2: Any = need("cv2", "live")
         x, y = max(x, 0), max(y, 0)
         part = frame[y : y + height, x : x + width]
         height, width = part.shape[:2]
         if not part.size:
             return []
-        scale = SIZE / max(height, width)
-        size = max(round(width * scale), 1), max(round(height * scale), 1)
-        small = cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        left, top = (SIZE - size[0]) // 2, (SIZE - size[1]) // 2
-        # Black bars, in the network's range of -1 to 1.
-        blob = np.full((1, SIZE, SIZE, 3), -1, np.float32)
-        blob[0, top : top + size[1], left : left + size[0]] = small[..., ::-1] / np.float32(127.5) - 1
+        blob, (left, top), size = letterboxed(part)
         out = self._engine.run({self._input: blob})
         scores = 1 / (1 + np.exp(-np.clip(out[self._scores].reshape(-1), -80, 80)))
         keep = scores >= SCORE
@@ -107,6 +100,24 @@ class LandmarkerFinder:
         values = np.stack([centre - half, centre + half, *points[:, 2:].swapaxes(0, 1)], axis=1)
         values = (values * SIZE - (left, top)) * (width / size[0], height / size[1]) + (x, y)
         return merge(values.reshape(-1, 16), scores[keep], OVERLAP)
+
+
+def letterboxed(
+    part: NDArray[np.uint8],
+) -> tuple[NDArray[np.float32], tuple[int, int], tuple[int, int]]:
+    """What the network sees of uint8[H, W, 3] BGR: float32[1, SIZE, SIZE, 3] RGB in [-1, 1] with black bars.
+
+    Also left and top, and width and height, of the picture within it.
+    """
+    cv2: Any = need("cv2", "live")
+    height, width = part.shape[:2]
+    scale = SIZE / max(height, width)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    left, top = (SIZE - size[0]) // 2, (SIZE - size[1]) // 2
+    blob = np.full((1, SIZE, SIZE, 3), -1, np.float32)
+    blob[0, top : top + size[1], left : left + size[0]] = small[..., ::-1] / np.float32(127.5) - 1
+    return blob, (left, top), size
 
 
 def _squares(width: int, height: int) -> list[tuple[int, int, int]]:

@@ -95,12 +95,16 @@ class Landmarker:
         There is always an answer; ``presence`` says whether it was a face.
         """
         matrix = region.matrix()
-        picture = warp(frame, matrix, SIZE)
-        if picture.ndim == 2:
-            picture = np.repeat(picture[..., None], 3, axis=2)
-        blob = picture[..., ::-1].astype(np.float32)[None] / np.float32(255)
-        out = self._engine.run({self._input: blob})
+        out = self._engine.run({self._input: image_of(frame, region)})
         points = out[self._points].reshape(-1, 3).astype(np.float32)
         points[:, :2] = move(invert(matrix), points[:, :2])
         points[:, 2] *= region.side / SIZE
         return Landmarks(points, float(1 / (1 + np.exp(-out[self._presence].reshape(-1)[0]))))
+
+
+def image_of(frame: NDArray[np.uint8], region: Region) -> NDArray[np.float32]:
+    """What the model sees, float32[1, SIZE, SIZE, 3] RGB in [0, 1], of ``region`` of a frame."""
+    picture = warp(frame, region.matrix(), SIZE)
+    if picture.ndim == 2:
+        picture = np.repeat(picture[..., None], 3, axis=2)
+    return picture[..., ::-1].astype(np.float32)[None] / np.float32(255)

@@ -58,9 +58,7 @@ class RetinaFaceFinder:
         else:
             small = frame
         height, width = small.shape[:2]
-        # Whole cells only: one anchor grid whatever the rounding inside the graph.
-        blob = np.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), np.float32)
-        blob[0, :, :height, :width] = (small - self._mean).transpose(2, 0, 1)
+        blob = image_of(small, self._mean)
         out = self._engine.run({self._input: blob})
         scores = out[self._scores].reshape(-1, 2)[:, 1]
         keep = scores >= SCORE
@@ -79,3 +77,14 @@ class RetinaFaceFinder:
             x0, y0, x1, y1 = (float(v) for v in row[:4])
             found.append(Found((x0, y0, x1 - x0, y1 - y0), score, row[4:8].reshape(2, 2).astype(np.float32)))
         return largest_first(found)
+
+
+def image_of(small: NDArray[np.uint8], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the network sees of uint8[H, W, 3] BGR: float32[1, 3, H', W'] minus ``mean``, H' and W' multiples of 32.
+
+    Whole cells only: one anchor grid whatever the rounding inside the graph.
+    """
+    height, width = small.shape[:2]
+    image = np.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), np.float32)
+    image[0, :, :height, :width] = (small - mean).transpose(2, 0, 1)
+    return image
