@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle
+from ecmf.errors import EngineError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Arrays = Mapping[str, NDArray[Any]]
@@ -23,6 +24,14 @@ class EngineSpec:
     threads: int = 1
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """A static shape per input; an input not named keeps the manifest's dynamic sizes."""
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Values of a dynamic size (batch, frames) that a backend with static profiles prepares for, one profile each."""
+    target: str | None = None
+    """Compute capability to build for, e.g. "sm_86"; None: the device that is here."""
+
+
+class Unsuitable(EngineError):
+    """A backend that does not take this kind of bundle, precision or target; nothing is broken."""
 
 
 class Engine(Protocol):
@@ -30,6 +39,8 @@ class Engine(Protocol):
 
     backend: str
     precision: Precision
+    fallback: str | None
+    """Why it runs in place of a backend that comes first, or in another precision than asked for; None: it is first."""
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once; keys are the manifest's port names. Raises EngineError when the backend fails."""

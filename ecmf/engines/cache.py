@@ -9,13 +9,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ecmf.bundle import Bundle, sha256_of
-from ecmf.engines.base import Backend, Engine, EngineSpec
-from ecmf.errors import EngineError
+from ecmf.engines.base import Backend, Engine, EngineSpec, Unsuitable
+from ecmf.errors import EngineError, MissingExtra
 from ecmf.fetch import locked
 
 log = logging.getLogger("ecmf.engines")
@@ -43,6 +44,12 @@ class Record:
     """Bytes."""
     build_s: float
     """Seconds it took to build."""
+    target: str | None = None
+    """Compute capability it was built for, where that is not the device here."""
+    parity: Mapping[str, Any] | None = None
+    """ecmf.engines.parity.ParityReport; None: not proven."""
+    unproven: str | None = None
+    """Why there is no parity report."""
 
 
 def key(bundle: Bundle, backend: Backend, spec: EngineSpec) -> str:
@@ -75,10 +82,40 @@ def build_or_load(backend: Backend, bundle: Bundle, spec: EngineSpec) -> Engine:
         with tempfile.TemporaryDirectory() as temporary:
             target = Path(temporary) / "engine.bin"
             backend.build(bundle, spec, target)
-            return backend.load(target, bundle, spec)
+            engine = backend.load(target, bundle, spec)
+            _prove(engine, bundle, spec)
+            return engine
     if engine is None:
         raise EngineError(f"{backend.name} cannot load the engine of {bundle.id} that it has just built")
     return engine
+
+
+def build(backend: Backend, bundle: Bundle, spec: EngineSpec) -> tuple[Path, Record]:
+    """Have the engine in the cache, without loading it where it is there; proven where it was not and now can be.
+
+    Folder and record. Raises EngineError, and OSError when the cache cannot be written.
+    """
+    folder = cache_dir() / "engines" / key(bundle, backend, spec)
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        record = _record(folder)
+        if record is None or sha256_of(folder / "engine.bin") != record.engine_sha256:
+            _build(folder, backend, bundle, spec)
+        elif record.parity is None and spec.target is None:
+            try:
+                parity, unproven = _prove(backend.load(folder / "engine.bin", bundle, spec), bundle, spec)
+            except EngineError as error:
+                log.warning("%s; it is built again", error)
+                _build(folder, backend, bundle, spec)
+            else:
+                _write(folder, replace(record, parity=parity, unproven=unproven))
+        return folder, Record(**json.loads((folder / "engine.json").read_text("utf-8")))
+
+
+def _record(folder: Path) -> Record | None:
+    try:
+        return Record(**json.loads((folder / "engine.json").read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def records() -> Iterator[tuple[Path, Record]]:
@@ -114,6 +151,11 @@ def _build(folder: Path, backend: Backend, bundle: Bundle, spec: EngineSpec) -> 
         log.info("building %s with %s (%s)", bundle.id, backend.name, spec.precision)
         began = time.perf_counter()
         backend.build(bundle, spec, target)
+        build_s = round(time.perf_counter() - began, 3)
+        parity: Mapping[str, Any] | None = None
+        unproven: str | None = f"built for {spec.target}, not for the device here"
+        if spec.target is None:
+            parity, unproven = _prove(backend.load(target, bundle, spec), bundle, spec)
         record = Record(
             bundle=bundle.id,
             model_sha256=bundle.sha256,
@@ -123,13 +165,42 @@ def _build(folder: Path, backend: Backend, bundle: Bundle, spec: EngineSpec) -> 
             spec=_spec(spec),
             engine_sha256=sha256_of(target),
             size=target.stat().st_size,
-            build_s=round(time.perf_counter() - began, 3),
+            build_s=build_s,
+            target=spec.target,
+            parity=parity,
+            unproven=unproven,
         )
-        (temporary / "engine.json").write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
+        _write(temporary, record)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(folder: Path, record: Record) -> None:
+    temporary = folder / ".engine.json"
+    temporary.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
+    temporary.replace(folder / "engine.json")
+
+
+def _prove(engine: Engine, bundle: Bundle, spec: EngineSpec) -> tuple[dict[str, Any] | None, str | None]:
+    """The parity report, or why there is none. Raises EngineError for an engine that answers otherwise."""
+    from ecmf.engines import parity
+    from ecmf.golden import NoGolden
+
+    try:
+        report = parity.check(engine, bundle, spec)
+    except (NoGolden, Unsuitable, MissingExtra) as reason:
+        log.warning(
+            "the %s engine of %s is not proven against the plain graph: %s", engine.backend, bundle.id, reason
+        )
+        return None, str(reason)
+    if not report.passed:
+        raise EngineError(
+            f"{engine.backend} {engine.precision} fails parity for {bundle.id}: {report.verdict}; the engine is refused"
+        )
+    log.info("%s %s of %s passes parity: %s", engine.backend, engine.precision, bundle.id, report.verdict)
+    return report.record(), None
 
 
 def _spec(spec: EngineSpec) -> str:

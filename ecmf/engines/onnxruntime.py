@@ -8,7 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle
-from ecmf.engines.base import Arrays, EngineSpec, Precision
+from ecmf.engines import graph
+from ecmf.engines.base import Arrays, EngineSpec, Precision, Unsuitable
 from ecmf.errors import EngineError, MissingExtra, need
 
 
@@ -25,6 +26,7 @@ def _options(spec: EngineSpec) -> Any:
 
 class OnnxRuntimeEngine:
     backend = "onnxruntime"
+    fallback: str | None = None
 
     def __init__(self, session: Any, precision: Precision) -> None:
         self._session = session
@@ -54,12 +56,17 @@ class OnnxRuntimeBackend:
     def build(self, bundle: Bundle, spec: EngineSpec, target: Path) -> None:
         ort = need("onnxruntime", "live")
         if bundle.model.suffix != ".onnx":
-            raise EngineError(f"onnxruntime cannot read {bundle.model.name}; use --backend openvino")
+            raise Unsuitable(f"onnxruntime cannot read {bundle.model.name}; use --backend openvino")
+        if spec.target:
+            raise Unsuitable(f"onnxruntime builds for the processor here, not for {spec.target}")
+        if spec.precision not in ("fp32", "int8"):
+            raise Unsuitable(f"onnxruntime computes in fp32 or int8 on a CPU, not {spec.precision}")
+        source = graph.path_of(bundle, spec.precision)
         options = _options(spec)
         options.optimized_model_filepath = str(target)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         try:
-            ort.InferenceSession(str(bundle.model), options, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"onnxruntime cannot build {bundle.id}: {error}") from None
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle
-from ecmf.engines.base import Arrays, EngineSpec, Precision
+from ecmf.engines import graph
+from ecmf.engines.base import Arrays, EngineSpec, Precision, Unsuitable
 from ecmf.errors import EngineError, MissingExtra, need
 
 _HINT = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
@@ -22,11 +23,14 @@ def _properties(spec: EngineSpec) -> dict[str, Any]:
         "INFERENCE_NUM_THREADS": spec.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # nor does it quantize activations unasked
     }
 
 
 class OpenVinoEngine:
     backend = "openvino"
+
+    fallback: str | None = None
 
     def __init__(self, compiled: Any, bundle: Bundle, precision: Precision) -> None:
         self._request = compiled.create_infer_request()
@@ -61,14 +65,34 @@ class OpenVinoBackend:
         return f"openvino-{openvino.__version__}-{device}"
 
     def build(self, bundle: Bundle, spec: EngineSpec, target: Path) -> None:
+        target.write_bytes(self._compiled(bundle, spec).export_model().getvalue())
+
+    def compile(self, bundle: Bundle, spec: EngineSpec) -> OpenVinoEngine:
+        """Compile for this run alone. Raises EngineError."""
+        return OpenVinoEngine(self._compiled(bundle, spec), bundle, spec.precision)
+
+    def _compiled(self, bundle: Bundle, spec: EngineSpec) -> Any:
         openvino = need("openvino", "live")
+        if spec.target:
+            raise Unsuitable(f"openvino builds for the processor here, not for {spec.target}")
+        core = openvino.Core()
+        if spec.precision in ("bf16", "fp16"):
+            able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            if spec.precision.upper() not in able:
+                raise Unsuitable(
+                    f"openvino: this processor computes in {', '.join(able)}, not {spec.precision}"
+                )
         try:
-            model = openvino.Core().read_model(str(bundle.model))
+            path = graph.path_of(bundle, spec.precision)
+            if graph.quantizes_as_it_runs(path):
+                # OpenVINO emulates that step by step, far slower than float weights.
+                model = core.read_model(graph.read(bundle, "fp32").SerializeToString(), b"")
+            else:
+                model = core.read_model(str(path))
             names = [port.name for port in bundle.manifest.inputs]
             if spec.shapes:
                 model.reshape({names.index(name): list(shape) for name, shape in spec.shapes.items()})
-            compiled = openvino.compile_model(model, "CPU", _properties(spec))
-            target.write_bytes(compiled.export_model().getvalue())
+            return openvino.compile_model(model, "CPU", _properties(spec))
         except RuntimeError as error:
             raise EngineError(f"openvino cannot build {bundle.id}: {error}") from None
 
