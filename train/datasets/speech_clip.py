@@ -29,13 +29,17 @@ class Clip:
 
     def audio(self) -> NDArray[np.float32]:
         """Decoded to 16 kHz mono, float32[n] in [-1, 1]. Raises DataError when it is not sound."""
-        decode = need("faster_whisper.audio", "live").decode_audio
         av = need("av", "live")
         source = io.BytesIO(self.sound) if isinstance(self.sound, bytes) else str(self.sound)
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=16000)
         try:
-            audio = np.asarray(decode(source), np.float32)
+            with av.open(source) as container:
+                frames = [f for frame in container.decode(audio=0) for f in resampler.resample(frame)]
+            frames += resampler.resample(None)
         except (av.FFmpegError, OSError, IndexError) as error:
             raise DataError(f"clip {self.name} of {self.speaker} cannot be decoded: {error}") from None
+        pieces = [frame.to_ndarray().reshape(-1) for frame in frames]
+        audio = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
         if len(audio) < 1600:
             raise DataError(f"clip {self.name} of {self.speaker} holds {len(audio)} samples, less than 0.1 s")
         return audio

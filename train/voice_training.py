@@ -1,0 +1,241 @@
+"""Training of the voice network on cached features."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ecmf.errors import DataError, UsageError
+from ecmf.labels import EKMAN
+from ecmf.prosody import FEATURES
+from train.datasets.speech_clip import Clip
+from train.voice_features import Features
+from train.voice_network import Reduction, Shape, VoiceMember, VoiceNetwork
+
+log = logging.getLogger("train.voice_training")
+
+_SILENT = 0.02
+"""Frames with a lower speech probability are left out."""
+
+_WHITENING = 0.25
+"""Power of a direction's variance that scales it down: 0.5 would raise what is mostly noise to the loudest voice."""
+
+Item = tuple[Tensor, Tensor, Tensor]
+"""Reduced states float32[T, states], mask float32[T], prosody float32[k]."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every knob of `recipes/voice.toml`, where each has its comment."""
+
+    version: str
+    seed: int
+    encoder: str
+    takes: int
+    clean_share: float
+    states: int
+    members: int
+    hidden: int
+    embedding: int
+    dropout: float
+    epochs: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    label_smoothing: float
+    held_out: tuple[str, ...]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Raises UsageError naming an unknown or missing key."""
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no recipe {path}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not TOML: {error}") from None
+    known = {field.name for field in fields(Recipe)}
+    if raw.keys() != known:
+        odd = sorted(raw.keys() ^ known)[0]
+        raise UsageError(
+            f"{path}: {'unknown' if odd in raw else 'missing'} key {odd!r}; expected {sorted(known)}"
+        )
+    return Recipe(**{**raw, "held_out": tuple(raw["held_out"])})
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Clips of one corpus and their features, the clean take first."""
+
+    clips: Sequence[Clip]
+    takes: Sequence[Features]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return np.array([EKMAN.index(clip.label) for clip in self.clips])
+
+    @property
+    def speakers(self) -> NDArray[np.str_]:
+        return np.array([clip.speaker for clip in self.clips])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Clips of several corpora to train on, each with all its takes, reduced."""
+
+    takes: list[list[Item]]
+    """Per clip, per take that has a frame of speech; the clean one first."""
+    labels: NDArray[np.int64]
+    possible: NDArray[np.bool_]
+    """bool[n, labels]: labels that the clip's corpus has at all."""
+    weights: NDArray[np.float32]
+    """float32[n]: rarer labels of a corpus weigh more."""
+
+
+def fit_reduction(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], kept: int) -> Reduction:
+    """Scaling and main directions from the chosen clips' clean takes, over frames that surely hold speech."""
+    speech: list[NDArray[np.float32]] = []
+    manner: list[NDArray[np.float32]] = []
+    for corpus, chosen in zip(corpora, rows, strict=True):
+        clean = corpus.takes[0]
+        for row in chosen:
+            states = clean.states[row][:, clean.masks[row] > 0.5].astype(np.float32)
+            speech.append(np.concatenate(list(states), axis=1))
+        manner.append(clean.prosody[chosen])
+    frames, prosody = np.concatenate(speech), np.concatenate(manner)
+    mean, scale = frames.mean(0), 1 / np.maximum(frames.std(0), 1e-4)
+    scaled = (frames - mean) * scale
+    variances, directions = np.linalg.eigh(scaled.T @ scaled / np.float32(len(scaled)))
+    order = np.argsort(variances)[::-1][:kept]
+    weight = scale[:, None] * directions[:, order] / np.maximum(variances[order], 1e-6) ** _WHITENING
+    reduction = Reduction(frames.shape[1], kept, prosody.shape[1])
+    reduction.weight.copy_(torch.from_numpy(weight.astype(np.float32)))
+    reduction.bias.copy_(torch.from_numpy((-mean @ weight).astype(np.float32)))
+    reduction.prosody_mean.copy_(torch.from_numpy(prosody.mean(0)))
+    reduction.prosody_scale.copy_(torch.from_numpy(1 / np.maximum(prosody.std(0), 1e-4)))
+    return reduction
+
+
+@torch.no_grad()
+def reduce(reduction: Reduction, features: Features, row: int) -> Item:
+    """One clip after the reduction, without the frames that surely hold no speech (they would weigh nothing)."""
+    kept = features.masks[row] > _SILENT
+    states = torch.from_numpy(features.states[row][:, kept].astype(np.float32))[None]
+    reduced, prosody = reduction(states, torch.from_numpy(features.prosody[row])[None])
+    return reduced[0], torch.from_numpy(features.masks[row][kept]), prosody[0]
+
+
+def gather(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], reduction: Reduction) -> Samples:
+    """Samples of the given rows of each corpus. Raises DataError when a corpus brings a label with a single clip."""
+    takes, labels, possible, weights = [], [], [], []
+    for corpus, chosen in zip(corpora, rows, strict=True):
+        y = corpus.labels[chosen]
+        counts = np.bincount(y, minlength=len(EKMAN))
+        if (counts == 1).any():
+            raise DataError(f"label {EKMAN[int(np.argmax(counts == 1))]!r} has one clip only; leave it out")
+        present = counts > 0
+        for row in chosen:
+            every = [reduce(reduction, features, int(row)) for features in corpus.takes]
+            takes.append([item for item in every if len(item[1])])
+            if not takes[-1]:
+                raise DataError(
+                    f"clip {corpus.clips[row].name} of {corpus.clips[row].speaker} holds no speech"
+                )
+        labels.append(y)
+        possible.append(np.tile(present, (len(chosen), 1)))
+        weights.append((len(chosen) / present.sum() / counts[y]) ** 0.5)
+    return Samples(
+        takes, np.concatenate(labels), np.concatenate(possible), np.concatenate(weights).astype(np.float32)
+    )
+
+
+def collate(items: Sequence[Item]) -> Item:
+    """Pad to the longest: reduced float32[B, T, states], mask float32[B, T], prosody float32[B, k]."""
+    pad = torch.nn.utils.rnn.pad_sequence
+    reduced = pad([item[0] for item in items], batch_first=True)
+    mask = pad([item[1] for item in items], batch_first=True)
+    return reduced, mask, torch.stack([item[2] for item in items])
+
+
+def train_member(samples: Samples, recipe: Recipe, seed: int) -> VoiceMember:
+    """One member from scratch; the same samples, recipe and seed give the same weights on the same machine."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    shape = Shape(recipe.states, len(FEATURES), len(EKMAN), recipe.hidden, recipe.embedding, recipe.dropout)
+    member = VoiceMember(shape)
+    optimiser = torch.optim.AdamW(member.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    steps = math.ceil(len(samples.labels) / recipe.batch)
+    total, warm = steps * recipe.epochs, steps
+    member.train()
+    for epoch in range(recipe.epochs):
+        losses = []
+        for step, rows in enumerate(np.array_split(rng.permutation(len(samples.labels)), steps)):
+            done = (epoch * steps + step) / total
+            rate = min((epoch * steps + step + 1) / warm, 0.5 * (1 + math.cos(math.pi * done)))
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * rate
+            loss = _loss(member, samples, rows, recipe, rng)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(member.parameters(), 1.0)
+            optimiser.step()
+            losses.append(float(loss.detach()))
+        log.debug("seed %d, epoch %d: loss %.3f", seed, epoch + 1, np.mean(losses))
+    return member.eval()
+
+
+def _loss(
+    member: VoiceMember, samples: Samples, rows: NDArray[np.intp], recipe: Recipe, rng: np.random.Generator
+) -> Tensor:
+    """Label-smoothed cross-entropy over the labels that each clip's corpus has."""
+    chosen = []
+    for row in rows:
+        every = samples.takes[row]
+        clean = len(every) == 1 or rng.random() < recipe.clean_share
+        chosen.append(every[0] if clean else every[int(rng.integers(1, len(every)))])
+    reduced, mask, prosody = collate(chosen)
+    target = torch.from_numpy(samples.labels[rows])
+    possible = torch.from_numpy(samples.possible[rows])
+    _, logits = member(reduced, mask, prosody)
+    logp = logits.masked_fill(~possible, -1e4).log_softmax(1)
+    smooth = -(logp * possible).sum(1) / possible.sum(1)
+    hard = -logp.gather(1, target[:, None])[:, 0]
+    loss = (1 - recipe.label_smoothing) * hard + recipe.label_smoothing * smooth
+    weight = torch.from_numpy(samples.weights[rows])
+    return (loss * weight).sum() / weight.sum()
+
+
+def train(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], recipe: Recipe) -> VoiceNetwork:
+    """Reduction and all members, from the given rows of each corpus."""
+    reduction = fit_reduction(corpora, rows, recipe.states)
+    samples = gather(corpora, rows, reduction)
+    members = [train_member(samples, recipe, recipe.seed + index) for index in range(recipe.members)]
+    return VoiceNetwork(reduction, members).eval()
+
+
+@torch.no_grad()
+def predict(network: VoiceNetwork, features: Features, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Logits float32[rows, labels]; zeros (no opinion) where there is no frame of speech."""
+    out = np.zeros((len(rows), len(EKMAN)), np.float32)
+    items = {i: reduce(network.reduction, features, int(row)) for i, row in enumerate(rows)}
+    filled = [i for i, item in items.items() if len(item[1])]
+    for first in range(0, len(filled), 64):
+        part = filled[first : first + 64]
+        reduced, mask, prosody = collate([items[i] for i in part])
+        out[part] = network.vote(reduced, prosody, mask)[1].numpy()
+    return out
+
+
+def folds(speakers: NDArray[np.str_], count: int = 6) -> NDArray[np.int64]:
+    """Fold number of each clip, speakers whole; neighbours in the sorted list (a man, a woman) stay together."""
+    order = {speaker: index // 2 % count for index, speaker in enumerate(sorted(set(speakers.tolist())))}
+    return np.array([order[speaker] for speaker in speakers.tolist()])
