@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,12 @@ from ecmf.bundle import Bundle, load_bundle
 from ecmf.engines.base import Engine
 from ecmf.engines.cache import cache_dir
 from ecmf.engines.choose import open_engine
-from ecmf.errors import need
 from ecmf.labels import EKMAN, FERPLUS, fold
 from train import face_crops
 from train.calibrate_face import calibration_error, recalls, softmax
 from train.datasets import ferplus, muxspace
+from train.face_changes import CHANGES, HEIGHTS, Picture, at_height, subject
 
-Picture = NDArray[np.uint8]
-Degrade = Callable[[Picture, np.random.Generator], Picture]
-
-HEIGHTS = (24, 32, 40, 48, 64, 80, 120, 160, 200)
-"""Pixels from the forehead to the chin, the height of the aligned crop in the picture."""
 _HAPPINESS, _NEUTRAL = FERPLUS.index("happiness"), FERPLUS.index("neutral")
 
 
@@ -180,22 +175,20 @@ def evaluate(
     two = rows_mux[np.isin(mux.label[rows_mux], (_HAPPINESS, _NEUTRAL)) & found]
     two = np.sort(rng.choice(two, min(sample, len(two)), replace=False))
     some = np.sort(rng.choice(rows, min(sample, len(rows)), replace=False))
-    photos = [mux.picture(int(row)) for row in two]
-    tell(f"robustness: {', '.join(CHANGES)}")
-    result["robustness"] = {
-        name: {
-            **_fer_row(model, cropper, [change(fer.pictures[r], np.random.default_rng(int(r))) for r in some],
-                       fer.majority[some]),
-            **_mux_row(model, cropper, [change(p, np.random.default_rng(i)) for i, p in enumerate(photos)],
-                       mux.label[two]),
-        }
-        for name, change in CHANGES.items()
-    }  # fmt: skip
-    tell("face heights")
-    result["face_height_px"] = {
-        str(height): _mux_row(model, cropper, [at_height(p, height) for p in photos], mux.label[two])
-        for height in HEIGHTS
-    }
+    faces = [subject(fer.pictures[row], face_crops.FER_VIEW, cropper) for row in some]
+    photos = [subject(mux.picture(int(row)), face_crops.PHOTO_VIEW, cropper) for row in two]
+    result["robustness"] = {}
+    for name, change in CHANGES.items():
+        tell(f"robustness: {name}")
+        changed = [change(face, np.random.default_rng(seed)) for seed, face in enumerate(faces)]
+        row = _fer_row(model, cropper, changed, fer.majority[some])
+        changed = [change(face, np.random.default_rng(seed)) for seed, face in enumerate(photos)]
+        result["robustness"][name] = {**row, **_mux_row(model, cropper, changed, mux.label[two])}
+    result["face_height_px"] = {}
+    for height in HEIGHTS:
+        tell(f"faces of {height} pixels")
+        changed = [at_height(face, height) for face in photos]
+        result["face_height_px"][str(height)] = _mux_row(model, cropper, changed, mux.label[two])
     return result
 
 
@@ -220,83 +213,3 @@ def _mux_row(
         "muxspace_happy_or_neutral": row["balanced_accuracy"],
         "muxspace_landmarks_found": float(crops.aligned.mean()),
     }
-
-
-def at_height(picture: Picture, height: int) -> Picture:
-    """The photograph reduced or enlarged so that forehead to chin, about 0.55 of it, measures ``height`` pixels."""
-    cv2: Any = need("cv2", "live")
-    scale = height / (face_crops.PHOTO_VIEW.fixed * min(picture.shape[:2]))
-    side = tuple(max(8, round(n * scale)) for n in picture.shape[1::-1])
-    return cv2.resize(picture, side, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-
-
-def _blur(share: float) -> Degrade:
-    def change(picture: Picture, rng: np.random.Generator) -> Picture:
-        cv2: Any = need("cv2", "live")
-        return cv2.GaussianBlur(picture, (0, 0), share * _face(picture))
-
-    return change
-
-
-def _face(picture: Picture) -> float:
-    """Rough height of the face, pixels: FER's pictures are all face, photographs about half."""
-    view = face_crops.FER_VIEW if picture.shape[0] == ferplus.SIZE else face_crops.PHOTO_VIEW
-    return view.fixed * min(picture.shape[:2])
-
-
-def _dark(share: float, noise: float) -> Degrade:
-    def change(picture: Picture, rng: np.random.Generator) -> Picture:
-        dim = picture * share + rng.normal(0, noise, picture.shape)
-        return np.clip(np.round(dim), 0, 255).astype(np.uint8)
-
-    return change
-
-
-def _cover(top: float, bottom: float) -> Degrade:
-    """A grey bar across the face, between two shares of its height."""
-
-    def change(picture: Picture, rng: np.random.Generator) -> Picture:
-        height, width = picture.shape[:2]
-        face = _face(picture)
-        first, last = (int(height / 2 + (share - 0.5) * face) for share in (top, bottom))
-        left, right = int(width / 2 - 0.4 * face), int(width / 2 + 0.4 * face)
-        covered = picture.copy()
-        covered[first:last, left:right] = int(picture.mean())
-        return covered
-
-    return change
-
-
-def _turn(degrees: float) -> Degrade:
-    """Rotation in the picture's plane, either way."""
-
-    def change(picture: Picture, rng: np.random.Generator) -> Picture:
-        cv2: Any = need("cv2", "live")
-        height, width = picture.shape[:2]
-        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees * rng.choice([-1, 1]), 1.0)
-        return cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
-
-    return change
-
-
-def _jpeg(quality: int) -> Degrade:
-    def change(picture: Picture, rng: np.random.Generator) -> Picture:
-        cv2: Any = need("cv2", "live")
-        _, packed = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        return cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE)
-
-    return change
-
-
-CHANGES: Mapping[str, Degrade] = {
-    "as it is": lambda picture, rng: picture,
-    "blur, sigma 3 % of the face": _blur(0.03),
-    "blur, sigma 6 % of the face": _blur(0.06),
-    "a quarter of the light, noise 3": _dark(0.25, 3),
-    "a tenth of the light, noise 3": _dark(0.1, 3),
-    "mouth covered": _cover(0.66, 0.95),
-    "eyes covered": _cover(0.3, 0.5),
-    "head tilted 20 degrees": _turn(20),
-    "head tilted 40 degrees": _turn(40),
-    "JPEG quality 20": _jpeg(20),
-}

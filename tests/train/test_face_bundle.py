@@ -17,7 +17,8 @@ from ecmf.engines.choose import open_engine
 from ecmf.labels import FERPLUS
 from train import face_crops, face_sheet
 from train.datasets import ferplus
-from train.evaluate_face import FaceModel, at_height
+from train.evaluate_face import FaceModel
+from train.face_changes import CHANGES, at_height, subject
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +79,28 @@ def test_light_does_not_change_the_answer(face_bundle: Bundle, demo_smile: Path)
 
 def test_a_smile_is_seen_without_blendshapes_and_from_afar(face_bundle: Bundle, demo_smile: Path) -> None:
     cropper, model = face_crops.Cropper(), FaceModel(face_bundle)
-    frame = _frame(demo_smile, 45)
+    seen = subject(_frame(demo_smile, 45), face_crops.PHOTO_VIEW, cropper)
     for height in (32, 64, 150):
-        face, shapes, presence = cropper.crop(at_height(frame, height), model.size, 0.9, 0.55)
+        face, shapes, presence = cropper.crop(at_height(seen, height), model.size, 0.9, 0.55)
         assert presence > face_crops.PRESENCE
         both = np.stack([shapes, np.zeros(52, np.float32)])
         probs = model.probs(face_crops.Crops(np.stack([face, face]), both, np.ones(2, np.float32)))
         assert (probs.argmax(axis=1) == FERPLUS.index("happiness")).all(), height
+
+
+def test_changes_change_what_they_say(demo_smile: Path) -> None:
+    cropper = face_crops.Cropper()
+    seen = subject(_frame(demo_smile, 45), face_crops.PHOTO_VIEW, cropper)
+    small = subject(at_height(seen, 80), face_crops.PHOTO_VIEW, cropper)
+    assert small.side == pytest.approx(80, rel=0.06)
+    inside = {"mouth covered": (0.5, 0.8), "eyes covered": (0.3, 0.37)}
+    for name, change in CHANGES.items():
+        picture = change(seen, np.random.default_rng(0))
+        assert picture.shape == seen.picture.shape
+        assert (picture == seen.picture).all() == (name == "as it is")
+        if name in inside:
+            x, y = np.round(align.move(seen.place, np.array([inside[name]])))[0].astype(int)
+            assert (picture[y, x] == int(seen.picture.mean())).all(), name
 
 
 def test_the_short_video_reads_neutral_then_happiness(demo_smile: Path, tmp_path: Path) -> None:
