@@ -276,13 +276,23 @@ def _heard(units: Sequence[Unit], seconds: float, before: str) -> tuple[Unit, ..
         said.append((_bare(unit.text), index, unit.end_s - unit.start_s < 1.5 * SECONDS_PER_STATE))
         if all(timeless for _, _, timeless in said[-3:]) and len(said) >= 3:
             return tuple(units[: said[-3][1]])
-        for period in range(1, min(_LONGEST_LOOP, len(said) // 2) + 1):
-            copy, first = said[-period:], said[-2 * period : -period]
-            if any(timeless for _, _, timeless in copy) and [w for w, _, _ in copy] == [
-                w for w, _, _ in first
-            ]:
-                return tuple(units[: max(copy[0][1], 0)])
+        loop = _loop(said)
+        if loop is not None:
+            return tuple(units[: max(said[loop][1], 0)])
     return tuple(units)
+
+
+def _loop(said: Sequence[tuple[str, int, bool]]) -> int | None:
+    """Where the first copy that lasts no time begins, if the last words are one: index into ``said``."""
+    words = [word for word, _, _ in said]
+    for period in range(1, min(_LONGEST_LOOP, len(said) // 2) + 1):
+        timeless = [k for k in range(len(said) - period, len(said)) if said[k][2]]
+        if timeless and words[-period:] == words[-2 * period : -period]:
+            first = len(words) - 2 * period
+            while first > 0 and words[first - 1] == words[first - 1 + period]:
+                first -= 1
+            return first + max((timeless[0] - first) // period, 1) * period
+    return None
 
 
 def _bare(word: str) -> str:

@@ -31,7 +31,7 @@ _GAP_NS = 50_000_000
 
 _SHORTEST_NS = 40_000_000
 """Shortest word in the timing given out."""
-_SPEECH_TAIL_S = 0.06
+_SPEECH_TAIL_S = 0.2
 """How long after the last speech by voice activity a word may still begin."""
 
 
@@ -432,14 +432,14 @@ class Transcriber:
 
 
 def _words(units: tuple[Unit, ...], progress: _Progress) -> tuple[Word, ...]:
-    """The words among the units; one to which the alignment gives no time takes a little from what is before it."""
+    """The words among the units, each after the one before, whatever another pass aligned there."""
     words: list[Word] = []
+    before = progress.last_ns
     for unit in units:
         if unit.punctuation:
             continue
         end = progress.ns(progress.begin + unit.end_s * SAMPLE_RATE)
-        start = min(progress.ns(progress.begin + unit.start_s * SAMPLE_RATE), end - _SHORTEST_NS)
-        if words:
-            start = max(start, words[-1].end_ns)
-        words.append(Word(unit.text.strip(), min(start, end), end, unit.probability))
+        start = max(min(progress.ns(progress.begin + unit.start_s * SAMPLE_RATE), end - _SHORTEST_NS), before)
+        before = max(end, start + _SHORTEST_NS // 2)
+        words.append(Word(unit.text.strip(), start, before, unit.probability))
     return tuple(words)
