@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ecmf import golden
 from ecmf.bundle import Bundle, Manifest, Port, write_bundle
 from ecmf.cue import MODALITIES, Modality
 from ecmf.fusion import EcmfHead, HeadOptions
@@ -56,8 +57,8 @@ def train_head(
     torch.manual_seed(options.seed)
     head = EcmfHead({m: pools[m].embedding.shape[1] for m in MODALITIES}, len(labels), options.head)
 
-    def sample(rng: np.random.Generator) -> Batch:
-        return draw(pools, len(labels), options.batch, rng, options.pairing, prior=prior)
+    def sample(rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
+        return tensors(draw(pools, len(labels), options.batch, rng, options.pairing, prior=prior))
 
     descend(head, sample, options, checkpoint, _fingerprint(pools, prior, options))
     return head
@@ -65,7 +66,7 @@ def train_head(
 
 def descend(
     head: nn.Module,
-    sample: Callable[[np.random.Generator], Batch],
+    sample: Callable[[np.random.Generator], tuple[dict[str, Tensor], Tensor]],
     options: FitOptions,
     checkpoint: Path | None = None,
     fingerprint: str = "",
@@ -73,7 +74,8 @@ def descend(
     smoothing: float = 0.0,
     what: str = "fusion head",
 ) -> None:
-    """Train ``head`` (an EcmfHead, or a baseline of the same call) in place; ``sample`` draws one batch.
+    """Train ``head`` (an EcmfHead, or a baseline of the same call) in place; ``sample`` draws a batch: keyword
+    arguments and int64 targets.
 
     AdamW with a one-cycle schedule; every step draws its batch and its dropout from ``seed`` and the step number alone,
     so a run resumed from ``checkpoint`` (of the same ``fingerprint``) gives what an unbroken one does. ``smoothing``:
@@ -91,7 +93,7 @@ def descend(
         for step in range(first, options.steps):
             rng = np.random.default_rng((options.seed, step))
             torch.manual_seed(options.seed * 1_000_003 + step)
-            inputs, target = tensors(sample(rng))
+            inputs, target = sample(rng)
             logits, _ = head(**inputs)
             loss = functional.cross_entropy(logits, target, label_smoothing=smoothing)
             optimiser.zero_grad(set_to_none=True)
@@ -167,59 +169,74 @@ def export_head(
     card: str,
     sample: Batch,
 ) -> Bundle:
-    """Write the head as a bundle; ``sample`` gives the golden outputs. Returns the bundle as read back."""
-    inputs, _ = tensors(sample)
+    """Write the head as a bundle; ``sample`` gives the golden inputs. Returns the bundle as read back."""
+    manifest = Manifest(
+        name=folder.name,
+        version=version,
+        inputs=(
+            *(
+                Port(m, "float32", ("batch", dims[m]), f"{m} embedding, zeros where absent")
+                for m in MODALITIES
+            ),
+            Port("log_probs", "float32", ("batch", len(MODALITIES), len(labels)), "log-probability"),
+            Port("quality", "float32", ("batch", len(MODALITIES)), "0..1, 0 masks"),
+        ),
+        outputs=(
+            Port("logits", "float32", ("batch", len(labels)), "calibrated logits"),
+            Port("weights", "float32", ("batch", len(MODALITIES)), "sum to 1 over the present"),
+        ),
+        licence=licence,
+        labels=tuple(labels),
+        training_data=tuple(training_data),
+        metrics=metrics,
+        golden={"file": golden.FILE, "how": "cues of the people that the head was measured on"},
+        extra=extra,
+    )
+    return write_graph(head, folder, manifest, tensors(sample)[0], card)
+
+
+GOLDEN = 4
+"""Samples that travel with a head for the parity gate."""
+
+
+def write_graph(
+    head: nn.Module, folder: Path, manifest: Manifest, inputs: Mapping[str, Tensor], card: str
+) -> Bundle:
+    """Export ``head`` with the manifest's ports and write the bundle; the first of ``inputs`` become golden."""
+    names = [port.name for port in manifest.inputs]
+    rounded = {name: torch.round(inputs[name], decimals=6) for name in names}
     head.eval()
-    names = [*MODALITIES, "log_probs", "quality"]
+    samples: list[dict[str, dict[str, NDArray[Any]]]] = []
     with torch.no_grad():
-        logits, weights = head(**inputs)
+        for row in range(min(GOLDEN, len(rounded[names[0]]))):
+            one = {name: value[row : row + 1] for name, value in rounded.items()}
+            found = dict(zip((port.name for port in manifest.outputs), head(**one), strict=True))
+            samples.append({
+                "inputs": {name: value.numpy() for name, value in one.items()},
+                "outputs": {name: value.numpy() for name, value in found.items()},
+            })  # fmt: skip
     folder.parent.mkdir(parents=True, exist_ok=True)
     graph = folder.parent / f".{folder.name}.onnx"
     batch = torch.export.Dim("batch", min=1, max=4096)
     try:
         program = torch.onnx.export(
             head,
-            kwargs=inputs,
+            kwargs=rounded,
             dynamo=True,
             opset_version=18,
             input_names=names,
-            output_names=["logits", "weights"],
+            output_names=[port.name for port in manifest.outputs],
             dynamic_shapes={name: {0: batch} for name in names},
             verbose=False,
         )
         assert program is not None
         program.save(str(graph), external_data=False)
-        golden = {
-            "inputs": {name: inputs[name].numpy().round(6).tolist() for name in ("log_probs", "quality")},
-            "logits": logits.numpy().tolist(),
-            "weights": weights.numpy().tolist(),
+        files: dict[str, Path | bytes] = {
+            "model.onnx": graph,
+            "README.md": card.encode(),
+            golden.FILE: golden.write(samples),
         }
-        manifest = Manifest(
-            name=folder.name,
-            version=version,
-            inputs=(
-                *(
-                    Port(m, "float32", ("batch", dims[m]), f"{m} embedding, zeros where absent")
-                    for m in MODALITIES
-                ),
-                Port("log_probs", "float32", ("batch", len(MODALITIES), len(labels)), "log-probability"),
-                Port("quality", "float32", ("batch", len(MODALITIES)), "0..1, 0 masks"),
-            ),
-            outputs=(
-                Port("logits", "float32", ("batch", len(labels)), "calibrated logits"),
-                Port("weights", "float32", ("batch", len(MODALITIES)), "sum to 1 over the present"),
-            ),
-            licence=licence,
-            labels=tuple(labels),
-            training_data=tuple(training_data),
-            metrics=metrics,
-            extra=extra,
-        )
-        return write_bundle(
-            folder,
-            manifest,
-            {"model.onnx": graph, "README.md": card.encode(), "golden.json": json.dumps(golden).encode()},
-        )
+        return write_bundle(folder, manifest, files)
     finally:
         graph.unlink(missing_ok=True)
 
