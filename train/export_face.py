@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from ecmf.bundle import Bundle, Manifest, Port, write_bundle
 from ecmf.errors import need
 from ecmf.labels import EKMAN, FERPLUS
 from train.calibrate_face import Calibration
+from train.face_augment import MIRRORED
 from train.face_crops import Cropper
 from train.face_net import EMBEDDING, Conv, FaceNet
 
@@ -72,8 +73,23 @@ def golden_face(video: Path, weight: str, frame: int, size: int, cropper: Croppe
     return Golden(weight, frame, points, align.crop(picture, points, size), shapes)
 
 
-def fuse(net: FaceNet, calibration: Calibration) -> FaceNet:
-    """A copy for inference: normalisation folded into the convolutions, the prior correction into the last bias."""
+class Mirrored(nn.Module):
+    """The mean over a face and its mirror image: what people judge does not depend on the side."""
+
+    def __init__(self, net: FaceNet) -> None:
+        super().__init__()
+        self.net = net
+        self.source = torch.from_numpy(MIRRORED)
+
+    def forward(self, face: Tensor, blendshapes: Tensor) -> tuple[Tensor, Tensor]:
+        both = torch.cat([face, face.flip(3)])
+        shapes = torch.cat([blendshapes, blendshapes[:, self.source]])
+        embedding = self.net(both, shapes)[0].reshape(2, -1, EMBEDDING).mean(dim=0)
+        return embedding, self.net.classify(embedding)
+
+
+def fuse(net: FaceNet, calibration: Calibration) -> Mirrored:
+    """For inference: normalisation folded into the convolutions, the prior correction into the last bias."""
     net = copy.deepcopy(net).eval()
     for conv in [module for module in net.modules() if isinstance(module, Conv)]:
         for index in range(len(conv) - 1):
@@ -81,7 +97,7 @@ def fuse(net: FaceNet, calibration: Calibration) -> FaceNet:
             if isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
                 conv[index], conv[index + 1] = fuse_conv_bn_eval(before, after), nn.Identity()
     net.classify.bias.data += torch.from_numpy(calibration.bias)
-    return net
+    return Mirrored(net).eval()
 
 
 def export(

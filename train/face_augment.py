@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,12 @@ class Augmentation:
     shapes_missing: float = 0.3
     """Blendshapes withheld altogether, as when no landmarks are found."""
     shapes_noise: float = 0.04
+
+
+def calmer(how: Augmentation, factor: float) -> Augmentation:
+    """Every strength and share times ``factor``; blendshapes are withheld as often as before."""
+    kept = {"small_px": how.small_px, "shapes_missing": how.shapes_missing}
+    return Augmentation(**{f.name: kept.get(f.name, factor * getattr(how, f.name)) for f in fields(how)})
 
 
 def augment(

@@ -12,6 +12,7 @@ _HEAD = """# Face expression network
 EfficientNet-lite0's first six stages over the aligned grey face ({size} x {size} pixels), joined by 52 blendshapes;
 {parameters:.2f} million parameters. It gives an embedding and the log-odds of eight expressions; the live system folds
 contempt into disgust. It reads what a face *shows*, in one instant; it does not know what a person feels.
+The graph looks at the face and at its mirror image and gives the mean.
 
 ## How it was trained
 Starting from ImageNet weights (the first three stages stay as they are), on soft vote labels, with augmentation that
@@ -71,7 +72,7 @@ def write(
         ),
         "## Measured",
         "FER+ test: one clear majority among the eight emotions; pictures whose pixels also occur in train or valid "
-        "are left out; no averaging over mirrored pictures. Intervals are 95 % (Wilson; bootstrap over pictures for "
+        "are left out. Intervals are 95 % (Wilson; bootstrap over pictures for "
         "UAR and balanced accuracy).",
         "",
         "| measure | value | interval | n |",

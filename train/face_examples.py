@@ -36,6 +36,8 @@ class Recipe:
     picture_loss: float = 0.6
     muxspace_weight: float = 0.5
     muxspace_smoothing: float = 0.15
+    calm_from: int = 8
+    calm: float = 0.5
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 

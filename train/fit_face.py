@@ -24,7 +24,7 @@ from ecmf.errors import UsageError, need
 from ecmf.importers.torch_pickle import read_tensors
 from ecmf.weights import fetch
 from train import face_crops
-from train.face_augment import augment
+from train.face_augment import MIRRORED, augment, calmer
 from train.face_examples import Examples, Recipe, join, label_weights, load, recipe_from
 from train.face_net import FaceNet
 
@@ -55,10 +55,11 @@ def batches(
     rng = np.random.default_rng([recipe.seed, epoch])
     torch_rng = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
     order = rng.permutation(len(examples))
+    how = recipe.augmentation if epoch < recipe.calm_from else calmer(recipe.augmentation, recipe.calm)
     for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
         rows = order[start : start + recipe.batch]
         part = examples.crops.rows(rows)
-        face, shapes = augment(part.face, part.blendshapes, recipe.inner, recipe.augmentation, rng, torch_rng)
+        face, shapes = augment(part.face, part.blendshapes, recipe.inner, how, rng, torch_rng)
         yield face, shapes, torch.from_numpy(examples.target[rows]), torch.from_numpy(examples.weight[rows])
 
 
@@ -72,14 +73,20 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 @torch.no_grad()
-def predict(net: FaceNet, crops: face_crops.Crops, stem: Stem, *, batch: int = 64) -> NDArray[np.float32]:
-    """float32[n, 8] logits."""
+def predict(
+    net: FaceNet, crops: face_crops.Crops, stem: Stem, *, mirror: bool = False, batch: int = 64
+) -> NDArray[np.float32]:
+    """float32[n, 8] logits. ``mirror``: the mean with the mirrored face's, as the exported network gives."""
     net.eval()
     out = []
     for start in range(0, len(crops), batch):
         face = torch.from_numpy(crops.face[start : start + batch].astype(np.float32))[:, None]
-        pooled = net.tuned(stem(net.prepare(face))).mean(dim=(2, 3))
-        out.append(net.read(pooled, torch.from_numpy(crops.blendshapes[start : start + batch]))[1])
+        shapes = torch.from_numpy(crops.blendshapes[start : start + batch])
+        logits = net.read(net.tuned(stem(net.prepare(face))).mean(dim=(2, 3)), shapes)[1]
+        if mirror:
+            pooled = net.tuned(stem(net.prepare(face).flip(3).contiguous())).mean(dim=(2, 3))
+            logits = (logits + net.read(pooled, shapes[:, MIRRORED])[1]) / 2
+        out.append(logits)
     return torch.cat(out).numpy()
 
 
@@ -254,7 +261,9 @@ def finish(
 
     valid, cropper = examples["valid"], face_crops.Cropper()
     balance = label_weights(join([examples["train"], examples["mux_train"]]), recipe.label_balance)
-    calibration = calibrate_face.fit(predict(net, valid.crops, Stem(net, 1)), valid.majority, balance)
+    calibration = calibrate_face.fit(
+        predict(net, valid.crops, Stem(net, 1), mirror=True), valid.majority, balance
+    )
     weight, frame = GOLDEN
     golden = export_face.golden_face(fetch(weight), weight, frame, recipe.size, cropper)
 

@@ -20,7 +20,7 @@ from ecmf.labels import FERPLUS
 from train import calibrate_face, export_face, fit_face
 from train.evaluate_face import seven, wilson
 from train.face_augment import MIRRORED, Augmentation, augment
-from train.face_crops import Crops
+from train.face_crops import Cropper, Crops
 from train.face_examples import Examples, Recipe, label_weights, recipe_from
 from train.face_net import FaceNet
 
@@ -143,13 +143,15 @@ def test_training_goes_on_after_a_kill_as_if_nothing_happened(
         fit_face.train(replace(recipe, seed=4), examples, tmp_path / "parts", lines.append)
 
 
-def test_export_equals_the_network_it_came_from(pretrained: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_export_equals_the_network_it_came_from(
+    pretrained: dict[str, np.ndarray], weight: Callable[[str], Path], tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     net = FaceNet(48, 0.3).eval()
     net.start_from(pretrained)
     part = _examples(3, 0).crops
     calibration = calibrate_face.Calibration(np.linspace(-0.5, 0.5, 8, dtype=np.float32), 1.3)
-    golden = export_face.Golden("demo-smile", 0, np.zeros((5, 2)), part.face[0], part.blendshapes[0])
+    golden = export_face.golden_face(weight("demo-smile"), "demo-smile", 45, 56, Cropper())
     bundle = export_face.export(
         net,
         tmp_path / "face",
@@ -162,8 +164,10 @@ def test_export_equals_the_network_it_came_from(pretrained: dict[str, np.ndarray
         card="",
     )
     face, shapes = part.face[:, None].astype(np.float32), part.blendshapes
+    sides = [(face, shapes), (face[..., ::-1].copy(), shapes[:, MIRRORED])]
     with torch.no_grad():
-        embedding, logits = net(torch.from_numpy(face), torch.from_numpy(shapes))
+        answers = [net(torch.from_numpy(f), torch.from_numpy(s)) for f, s in sides]
+    embedding, logits = (torch.stack(a).mean(dim=0) for a in zip(*answers, strict=True))
     for backend in ("openvino", "onnxruntime"):
         out = open_engine(bundle, backend=backend).run({"face": face, "blendshapes": shapes})
         np.testing.assert_allclose(out["embedding"], embedding.numpy(), atol=2e-3)
