@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,14 @@ def inputs(bundle: Bundle, spec: EngineSpec | None = None) -> list[dict[str, NDA
 
 def stored_outputs(bundle: Bundle) -> list[dict[str, NDArray[Any]]]:
     """What the trained network gave for each golden input when it was exported; empty for imported bundles."""
-    if bundle.manifest.name == "face" and FILE in bundle.manifest.files and not _samples(bundle):
+    if bundle.manifest.name in ("face", "voice") and "logits" in _golden(bundle):
         return [{"logits": np.array([_golden(bundle)["logits"]])}]
     if bundle.manifest.name == "text" and not _samples(bundle):
         return [{"logits": np.array([output["logits"]])} for output in _golden(bundle).get("outputs", [])]
     return [{k: np.asarray(v) for k, v in sample["outputs"].items()} for sample in _samples(bundle)]
 
 
-def write(samples: Sequence[Mapping[str, Mapping[str, NDArray[Any]]]]) -> bytes:
+def write(samples: Iterable[Mapping[str, Mapping[str, NDArray[Any]]]]) -> bytes:
     """The content of a bundle's golden.json from samples ``{"inputs": {...}, "outputs": {...}}``, batch size kept."""
     plain = [
         {
@@ -126,9 +126,13 @@ def _frame(weight: str, index: int) -> NDArray[np.uint8]:
     return picture
 
 
-def _speech_audio(path: Path) -> NDArray[np.float32]:
+def _speech_audio(path: Path, begin: int = 0, end: int = LONGEST_S * SAMPLE_RATE) -> NDArray[np.float32]:
+    """Samples ``begin`` to ``end`` of a 16-bit mono file at SAMPLE_RATE, float32[n] in [-1, 1]. Raises NoGolden."""
     with wave.open(str(path), "rb") as file:
-        raw = file.readframes(LONGEST_S * SAMPLE_RATE)
+        if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (SAMPLE_RATE, 1, 2):
+            raise NoGolden(f"{path} is not 16-bit mono at {SAMPLE_RATE} Hz")
+        file.setpos(min(begin, file.getnframes()))
+        raw = file.readframes(end - begin)
     return np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
 
 
@@ -169,6 +173,23 @@ def _face(bundle: Bundle) -> list[dict[str, NDArray[Any]]]:
         {"face": crop(frame, points, size)[None, None].astype(np.float32), "blendshapes": shapes[None]}
         for frame, points, shapes in found
     ]
+
+
+def _voice(bundle: Bundle) -> list[dict[str, NDArray[Any]]]:
+    from ecmf.branches.voice import voice_inputs
+    from ecmf.speech import SpeechEncoder
+    from ecmf.vad import SpeechDetector
+    from ecmf.weights import fetch
+
+    golden = _golden(bundle)
+    if not golden:
+        return []
+    begin, end = (round(float(golden[key]) * SAMPLE_RATE) for key in ("from_s", "to_s"))
+    audio = _speech_audio(fetch(golden["weight"], offline=True), begin, end)
+    states = SpeechEncoder(bundle.manifest.extra["encoder"]["name"], offline=True).encode(audio)
+    speech = SpeechDetector().process(audio[: len(audio) // 512 * 512])
+    seen = voice_inputs(audio, states, speech, float(bundle.manifest.preprocessing["window_s"]))
+    return [{"states": seen.states[None], "mask": seen.mask[None], "prosody": seen.prosody[None]}]
 
 
 def _text(bundle: Bundle) -> list[dict[str, NDArray[Any]]]:
@@ -257,6 +278,7 @@ def _landmarks_of(
 
 _MAKERS = {
     "face": _face,
+    "voice": _voice,
     "text": _text,
     "minilm": _minilm,
     "scene": _scene,

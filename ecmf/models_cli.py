@@ -1,4 +1,4 @@
-"""`ecmf-models`: pull, list and verify the weights, and what is made of them."""
+"""`ecmf-models`: pull, list and verify the weights, what is made of them, and the engines that run it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ecmf import engines_cli
 from ecmf.errors import EcmfError, WeightError, need
 from ecmf.progress import bars
 from ecmf.registry import GROUPS, Weight, registry, unknown
@@ -127,7 +128,7 @@ def run_verify(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("ecmf-models", description=DESCRIPTION, formatter_class=form)
-    commands = parser.add_subparsers(required=True, metavar="pull | list | verify")
+    commands = parser.add_subparsers(required=True, metavar="pull | list | verify | engines")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="one JSON document on stdout")
     common.add_argument(
@@ -148,6 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("verify", parents=[common], help="hash the files on this machine again")
     command.add_argument("names", nargs="*", help="weights; without any: all that are here")
     command.set_defaults(run=run_verify)
+
+    engines_cli.add_parser(commands, common)
     return parser
 
 

@@ -41,9 +41,7 @@ class TextBranch:
             raise BundleError(
                 f"{self.bundle.id} does not name its {error}; it is not a text bundle"
             ) from None
-        # The int8 graph quantizes its activations as it runs: 2 to 7 ms in ONNX Runtime, 25 to 50 ms in OpenVINO.
-        chosen = "onnxruntime" if backend == "auto" else backend
-        self.engine = open_engine(self.bundle, backend=chosen, threads=threads)
+        self.engine = open_engine(self.bundle, backend=backend, threads=threads)
 
     def process(
         self,

@@ -43,7 +43,7 @@ class AotiBackend:
     def identity(self) -> str:
         found, _ = cuda.find()
         device = f"{found.name} {found.target}" if found and self._device == "cuda" else self._device
-        return f"torch-{need('torch', 'gpu').__version__}-{device}"
+        return f"torch {need('torch', 'gpu').__version__} on {device}"
 
     def build(self, bundle: Bundle, spec: EngineSpec, target: Path) -> None:
         torch = need("torch", "gpu")

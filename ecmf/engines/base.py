@@ -57,7 +57,7 @@ class Backend(Protocol):
         ...
 
     def identity(self) -> str:
-        """Version and device, for the cache key."""
+        """Name, version and device, as "NAME VERSION on DEVICE", for the cache key."""
         ...
 
     def build(self, bundle: Bundle, spec: EngineSpec, target: Path) -> None:

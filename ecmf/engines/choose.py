@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from ecmf.bundle import Bundle
-from ecmf.engines import tuned
+from ecmf.engines import graph, tuned
 from ecmf.engines.aoti import AotiBackend
 from ecmf.engines.base import Backend, Engine, EngineSpec, Precision, Unsuitable
 from ecmf.engines.cache import build_or_load, cache_dir
@@ -45,9 +45,9 @@ def open_engine(
 ) -> Engine:
     """Load the cached engine of ``bundle``, building it first when there is none.
 
-    ``auto`` takes what `ecmf-models engines tune` measured to be fastest on this machine, else the first of BACKENDS
-    that can; the engine's ``fallback`` then says why no earlier one does. ``precision``: None means fp32, or the
-    tuned one. ``sizes``: see EngineSpec. Raises UsageError for an unknown backend, EngineError when none can run it.
+    ``auto`` takes what `ecmf-models engines tune` measured to be fastest on this machine, else the first of `order`
+    that can; the engine's ``fallback`` then says why no earlier one does. ``precision``: None means fp32, or the tuned
+    one. ``sizes``: see EngineSpec. Raises UsageError for an unknown backend, EngineError when none can run it.
     """
     if backend != "auto" and backend not in BACKENDS:
         raise UsageError(f"unknown engine {backend!r}; choose auto, {', '.join(BACKENDS)}")
@@ -75,13 +75,26 @@ def open_engine(
     raise EngineError(f"no engine runs {bundle.id}: {_summary(refusals)}")
 
 
+def order(bundle: Bundle) -> list[str]:
+    """Backends for ``auto``, best first.
+
+    A graph that quantizes its activations as it runs is ONNX Runtime's own: there it takes a fifth of the time that
+    float weights take in OpenVINO.
+    """
+    names = list(BACKENDS)
+    if graph.quantizes_as_it_runs(bundle.model):
+        names.remove("onnxruntime")
+        names.insert(names.index("openvino"), "onnxruntime")
+    return names
+
+
 def _candidates(
     bundle: Bundle, backend: str, precision: Precision | None, threads: int
 ) -> list[tuple[str, Precision]]:
     """Backends with their precision, best first."""
     if backend != "auto":
         return [(backend, precision or "fp32")]
-    candidates: list[tuple[str, Precision]] = [(name, precision or "fp32") for name in BACKENDS]
+    candidates: list[tuple[str, Precision]] = [(name, precision or "fp32") for name in order(bundle)]
     choice = tuned.choice(bundle, threads) if precision is None else None
     if choice is not None and choice.backend in BACKENDS:
         candidates.insert(0, (choice.backend, choice.precision))

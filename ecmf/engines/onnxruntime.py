@@ -51,7 +51,7 @@ class OnnxRuntimeBackend:
         return True, ""
 
     def identity(self) -> str:
-        return f"onnxruntime-{need('onnxruntime', 'live').__version__}-cpu"
+        return f"onnxruntime {need('onnxruntime', 'live').__version__} on CPU"
 
     def build(self, bundle: Bundle, spec: EngineSpec, target: Path) -> None:
         ort = need("onnxruntime", "live")

@@ -62,7 +62,7 @@ class OpenVinoBackend:
     def identity(self) -> str:
         openvino = need("openvino", "live")
         device = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
-        return f"openvino-{openvino.__version__}-{device}"
+        return f"openvino {openvino.__version__} on {device}"
 
     def build(self, bundle: Bundle, spec: EngineSpec, target: Path) -> None:
         target.write_bytes(self._compiled(bundle, spec).export_model().getvalue())

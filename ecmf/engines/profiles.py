@@ -13,7 +13,13 @@ Shape = tuple[int, ...]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 """Input -> smallest, usual and largest shape; all the same in a static profile."""
 
-USUAL = {"batch": (1, 1, 1), "batch_size": (1, 1, 1), "height": (32, 384, 640), "width": (32, 640, 640)}
+USUAL = {
+    "batch": (1, 1, 1),
+    "batch_size": (1, 1, 1),
+    "height": (32, 384, 640),
+    "width": (32, 640, 640),
+    "time": (2, 40, 400),
+}
 """Smallest, usual and largest value of a dynamic size that the manifest does not limit. A picture's longer side is
 640 at most: what the face finder shrinks it to."""
 SPEECH = tuple(100 * seconds for seconds in (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30))

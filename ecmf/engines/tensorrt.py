@@ -41,7 +41,7 @@ class TensorRtBackend:
     def identity(self) -> str:
         found, _ = cuda.find()
         device = f"{found.name} {found.target}" if found else "no device"
-        return f"{self._module}-{self._trt().__version__}-{device}"
+        return f"{self._module} {self._trt().__version__} on {device}"
 
     def build(self, bundle: Bundle, spec: EngineSpec, target: Path) -> None:
         trt = self._trt()

@@ -35,7 +35,7 @@ class TorchTensorRtBackend:
     def identity(self) -> str:
         found, _ = cuda.find()
         device = f"{found.name} {found.target}" if found else "no device"
-        return f"torch-tensorrt-{need('torch_tensorrt', 'gpu').__version__}-{device}"
+        return f"torch-tensorrt {need('torch_tensorrt', 'gpu').__version__} on {device}"
 
     def build(self, bundle: Bundle, spec: EngineSpec, target: Path) -> None:
         if spec.target:
