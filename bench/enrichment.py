@@ -91,6 +91,8 @@ def measure(
         "ms_p95": float(np.percentile(times, 95)),
         "dev_log_loss_gain": fitted.gain,
         "penalty": fitted.penalty,
+        "dev_lines": len(dev),
+        "test_lines": len(test),
         "test": {},
     }
     groups = [line.dialogue for line in test]
@@ -121,13 +123,14 @@ def main() -> int:
     parser.add_argument(
         "--history", type=int, default=0, help="earlier lines of the speaker that the model reads"
     )
+    parser.add_argument("--limit", type=int, help="first lines of each split only, for a quick look")
     parser.add_argument("--cache", type=Path, help="keep the models' answers in this folder")
     parser.add_argument("--json", type=Path, help="write the results here")
     arguments = parser.parse_args()
     try:
         branch = TextBranch(load_bundle(arguments.bundle))
         lines = read_meld(arguments.meld)
-        dev, test = ([x for x in lines if x.split == split] for split in ("dev", "test"))
+        dev, test = ([x for x in lines if x.split == split][: arguments.limit] for split in ("dev", "test"))
         rows = [
             measure(branch, model, dev, test, arguments.history, arguments.cache)
             for model in arguments.llm or [fetch("smollm2-135m")]
@@ -137,6 +140,7 @@ def main() -> int:
         return error.exit_code
     for row in rows:
         print(f"{row['model']}: {row['ms_p50']:.0f} ms p50, {row['ms_p95']:.0f} ms p95 an utterance")
+        print(f"  {row['dev_lines']} lines of dev to fit, {row['test_lines']} of test")
         print(f"  dev log-loss gained by the scores, held-out folds: {row['dev_log_loss_gain']:+.4f}")
         for name, result in row["test"].items():
             low, high = result["gain_95"]

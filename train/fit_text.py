@@ -44,8 +44,11 @@ class Stage:
     data: tuple[str, ...]
     """goemotions, meld or both."""
     epochs: int
+    """Epochs over which the learning rate falls to 0."""
     batch: int
     learning_rate: float
+    stop_after: int | None = None
+    """End after so many epochs; the average of the weights makes up for the rate that is left."""
     share: float = 1.0
     """Share of GoEmotions used in this stage, drawn anew with the seed."""
 
@@ -166,7 +169,7 @@ def run_stage(
             part.load_state_dict(state[key])  # type: ignore[attr-defined]
         first = state["epoch"]
         log.info("stage %d goes on after epoch %d", number, first)
-    for epoch in range(first, stage.epochs):
+    for epoch in range(first, stage.stop_after or stage.epochs):
         torch.manual_seed(recipe.seed * 1000 + number * 100 + epoch)
         model.train()
         started, loss_sum = time.monotonic(), 0.0
@@ -250,7 +253,8 @@ def main() -> int:
     )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log.setLevel(logging.INFO)  # ours only: exporter and quantizer tell their every step
     torch.set_num_threads(arguments.threads)
     try:
         recipe = read_recipe(arguments.recipe)
