@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ecmf.bundle import Bundle
 from ecmf.engines import graph
 from ecmf.engines.base import Arrays, EngineSpec, Precision, Unsuitable
 from ecmf.errors import EngineError, MissingExtra, need
+
+_FIRST_LOOK = threading.Lock()
 
 _HINT = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
@@ -27,12 +30,24 @@ def _properties(spec: EngineSpec) -> dict[str, Any]:
     }
 
 
+def _settle() -> None:
+    """Let OpenVINO's binding see an array before several threads use it.
+
+    It fills a table on its first look at one, and two threads that look first at the same time wait for each
+    other for ever, one of them holding the interpreter's lock: the whole process hangs.
+    """
+    openvino = need("openvino", "live")
+    with _FIRST_LOOK:
+        openvino.Tensor(np.zeros(1, np.float32)).data[:] = 0.0
+
+
 class OpenVinoEngine:
     backend = "openvino"
 
     fallback: str | None = None
 
     def __init__(self, compiled: Any, bundle: Bundle, precision: Precision) -> None:
+        _settle()
         self._request = compiled.create_infer_request()
         # A graph may carry several names per tensor; positions follow the manifest's order.
         self._inputs = [port.name for port in bundle.manifest.inputs]
