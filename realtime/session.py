@@ -168,13 +168,14 @@ def weights_for(config: Config) -> list[str]:
         if chosen.face == "retinaface":
             names.append("retinaface")
     if asked.mic != "off":
+        voice = load_bundle(SHIPPED / "voice", verify=False).manifest
+        encoders = {voice.extra["encoder"]["name"], chosen.asr}
+        names += [f"whisper-{name}" for name in sorted(encoders) if f"whisper-{name}" in registry().weights]
         names.append("silero-vad")
         if chosen.asr != "off":
             names += ["minilm-int8", "minilm-tokenizer"]
             if chosen.llm == "auto" and importlib.util.find_spec("llama_cpp") is not None:
                 names.append("smollm2-135m")
-            if f"whisper-{chosen.asr}" in registry().weights:
-                names.append(f"whisper-{chosen.asr}")
     if asked.demo:
         names += ["demo-face", "demo-speech"] if asked.mic != "off" else ["demo-face"]
     return names
