@@ -1,56 +1,46 @@
 """Latency of the live pipeline, as a subscriber in another process sees it.
 
 Runs `ecmf-live` itself, subscribes to its stream, and reads its processor time and memory from the kernel. Both ends
-use the machine's one monotonic clock, so capture to subscriber is a plain difference.
+use the machine's one monotonic clock, so capture to subscriber is a plain difference. With --fast the file is not
+paced like a device: then how many seconds of it are done in one is measured, and the marks inside mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bench.machine import describe, versions
-from ecmf.errors import EcmfError, SourceError, need
-from realtime.message import Estimate, Health, Message, decode
+from bench import plots, results
+from bench.figures import Run, cores, figures_of, targets
+from bench.live import Started, Usage, endpoint, messages, started
+from ecmf.errors import EcmfError, SourceError, UsageError, need
+from realtime.message import Estimate, Health, decode
 
 WARM_UP_S = 3.0
-"""After the first estimate; left out of every figure but the cold start."""
-START_S = 120.0
-"""Longest wait for the first estimate: engines may have to be built."""
-
-
-@dataclass
-class Run:
-    """What was received of one run."""
-
-    received: list[tuple[int, Estimate]] = field(default_factory=list)
-    """Monotonic time of reception and estimate, warm-up excluded."""
-    health: Health | None = None
-    cold_start_s: float = 0.0
-    cpu_s: float = 0.0
-    wall_s: float = 0.0
-    rss_mb: float = 0.0
-    gaps: int = 0
+"""After the first label; left out of every figure but the cold start."""
+USAGE_S = 1.0
+"""Between two readings of processor time and memory."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], epilog="What follows -- goes to ecmf-live."
+    )
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="how long to measure, warm-up excluded (60)"
     )
     parser.add_argument("--source", default="demo", help="demo, or a file (demo)")
+    parser.add_argument(
+        "--fast", action="store_true", help="unpaced: SECONDS of the file, as fast as it goes"
+    )
+    parser.add_argument(
+        "--starts", type=int, default=1, metavar="N", help="measure the cold start this often (1)"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write every figure to OUT")
     parser.add_argument(
         "--plot", type=Path, metavar="OUT.png", help="draw latency over time and one estimate's stages"
@@ -58,143 +48,123 @@ def main() -> int:
     parser.add_argument("live", nargs="*", help="further options of ecmf-live, after --")
     options = parser.parse_args()
     try:
-        run = measure(options.source, options.seconds, options.live)
+        if options.seconds < 1 or options.starts < 1:
+            raise UsageError("--seconds and --starts are 1 at least")
+        if options.fast and options.plot:
+            raise UsageError("--fast has no latencies to plot; leave one of --fast and --plot out")
+        figures = fast(options) if options.fast else paced(options)
+        how = {"seconds": options.seconds, "source": options.source, "live": options.live}
+        record = results.record("annotation" if options.fast else "latency", how, figures)
+        show_fast(figures) if options.fast else show(figures)
+        if options.json:
+            results.save(options.json, record)
+        if options.plot:
+            plots.latency(record, options.plot)
     except EcmfError as error:
         print(f"latency: {error}", file=sys.stderr)
         return error.exit_code
-    figures = figures_of(run)
-    show(figures)
-    if options.json:
-        record = {
-            "benchmark": "latency",
-            "machine": describe(),
-            "versions": versions(),
-            "options": {"seconds": options.seconds, "source": options.source, "live": options.live},
-            "warm_up_s": WARM_UP_S,
-            **figures,
-        }
-        options.json.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    if options.plot:
-        plot(run, options.plot)
     return 0
 
 
-def measure(source: str, seconds: float, extra: list[str]) -> Run:
-    """One run of ``ecmf-live`` for ``seconds`` after the warm-up. Raises SourceError when it does not start."""
-    what = ["--demo"] if source == "demo" else ["--source", source]
-    endpoint = f"ipc:///tmp/ecmf-latency-{os.getpid()}"
-    length = ["--loop", "--duration", str(seconds + WARM_UP_S + 60)]
-    command = [sys.executable, "-m", "realtime.cli", *what, *length, "--bind", endpoint, "--json", *extra]
-    started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        return _follow(process, endpoint, started, seconds)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
+def paced(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure at the pace of a device; further starts are only waited for until their first label."""
+    run = measure(options.source, options.seconds, options.live)
+    figures = figures_of(run)
+    again = [measure(options.source, 0.0, options.live).cold_start_s for _ in range(options.starts - 1)]
+    figures["cold_starts_s"] = [round(seconds, 2) for seconds in (run.cold_start_s, *again)]
+    figures["cold_start_s"] = sorted(figures["cold_starts_s"])[len(figures["cold_starts_s"]) // 2]
+    return {"warm_up_s": WARM_UP_S, **figures, "targets": targets(figures)}
 
 
-def _follow(process: subprocess.Popen[str], endpoint: str, started: float, seconds: float) -> Run:
+def measure(source: str, seconds: float, extra: Sequence[str], checkout: Path | None = None) -> Run:
+    """One run of ``ecmf-live`` for ``seconds`` after the warm-up; 0: to its first label and no further.
+
+    ``checkout``: run the code found there in place of the installed one. Raises SourceError when it does not start or ends too soon.
+    """
+    length = ["--loop", "--duration", f"{seconds + WARM_UP_S + 60:g}"]
+    with (
+        endpoint() as address,
+        started("realtime.cli", [*_what(source), *length, "--bind", address, "--json", *extra]) as live,
+    ):
+        return _follow(live, address, seconds)
+
+
+def _what(source: str) -> list[str]:
+    return ["--demo"] if source == "demo" else ["--source", source]
+
+
+def _follow(live: Started, address: str, seconds: float) -> Run:
     run = Run()
-    last_seq: dict[str, int] = {}
-    measured_from: float | None = None
-    cpu_before = 0.0
-    for message in _messages(process, endpoint):
-        received_ns = time.monotonic_ns()
-        now = received_ns * 1e-9
+    next_seq: dict[str, int] = {}
+    begin_ns: int | None = None
+    for received_ns, message in messages(live, address):
         kind = type(message).__name__
-        if kind in last_seq and message.seq != last_seq[kind] + 1:
-            run.gaps += 1
-        last_seq[kind] = message.seq
+        if begin_ns is not None:
+            run.gaps += message.seq - next_seq.get(kind, message.seq)
+        next_seq[kind] = message.seq + 1
         if isinstance(message, Health):
-            run.health = message
+            run.health = [*run.health, message] if begin_ns is not None else [message]
             continue
         if not isinstance(message, Estimate):
             continue
-        if not run.cold_start_s and message.label is not None:
-            run.cold_start_s = now - started
         if not run.cold_start_s:
-            continue
-        if measured_from is None:
-            if now - started - run.cold_start_s < WARM_UP_S:
+            if message.label is None:
                 continue
-            measured_from, cpu_before = now, _cpu_s(process.pid)
+            run.cold_start_s = received_ns * 1e-9 - live.began
+            if not seconds:
+                return run
+        if received_ns * 1e-9 - live.began - run.cold_start_s < WARM_UP_S:
+            continue
+        if begin_ns is None:
+            begin_ns = received_ns
         run.received.append((received_ns, message))
-        run.rss_mb = max(run.rss_mb, _rss_mb(process.pid)) if len(run.received) % 15 == 0 else run.rss_mb
-        if now - measured_from >= seconds:
-            run.wall_s = now - measured_from
-            run.cpu_s = _cpu_s(process.pid) - cpu_before
+        over = received_ns - begin_ns >= seconds * 1e9
+        if over or not run.usage or received_ns - run.usage[-1].t_ns >= USAGE_S * 1e9:
+            run.usage.append(Usage.of(live.process.pid))
+        if over:
             return run
     raise SourceError("ecmf-live ended before the measurement did")
 
 
-def _messages(process: subprocess.Popen[str], endpoint: str) -> Iterator[Message]:
-    zmq: Any = need("zmq", "live")
-    socket = zmq.Context.instance().socket(zmq.SUB)
-    socket.setsockopt(zmq.SUBSCRIBE, b"")
-    socket.connect(endpoint)
-    deadline = time.monotonic() + START_S
-    try:
-        while True:
-            if socket.poll(500):
-                yield decode(socket.recv_multipart()[1])
-                deadline = time.monotonic() + 10.0
-            elif process.poll() is not None:
-                said = (process.stderr.read() if process.stderr else "").strip().splitlines()
-                raise SourceError(said[-1] if said else f"ecmf-live ended with code {process.returncode}")
-            elif time.monotonic() > deadline:
-                raise SourceError("ecmf-live publishes nothing; run it by itself to see why")
-    finally:
-        socket.close(linger=0)
-
-
-def figures_of(run: Run) -> dict[str, Any]:
-    """Percentiles in milliseconds per trigger and stage, ages per modality, and the process's cost."""
-    end_to_end: dict[str, list[float]] = defaultdict(list)
-    stages: dict[str, list[float]] = defaultdict(list)
-    ages: dict[str, list[float]] = defaultdict(list)
-    present: Counter[str] = Counter()
-    for received_ns, estimate in run.received:
-        end_to_end[estimate.trigger].append((received_ns - estimate.t_capture_ns) * 1e-6)
-        stages["publish to receive"].append((received_ns - estimate.t_publish_ns) * 1e-6)
-        for name, spent in (estimate.latency_ms or {}).items():
-            stages[f"{estimate.trigger}: {name}"].append(spent)
-        for name, state in estimate.modalities.items():
-            if state.present and state.age_ms is not None:
-                present[name] += 1
-                ages[name].append(state.age_ms)
-    drops = {}
-    if run.health is not None:
-        drops = {f"{w}: {c}": n for w, state in run.health.workers.items() for c, n in state.drops.items()}
-    last = run.received[-1][1]
+def fast(options: argparse.Namespace) -> dict[str, Any]:
+    """Annotate ``seconds`` of media time and read how long that takes. Raises SourceError when it fails."""
+    arguments = [*_what(options.source), "--fast", "--loop", "--duration", f"{options.seconds:g}", "--json"]
+    with (
+        endpoint() as address,
+        started(
+            "realtime.cli", [*arguments, "--bind", address, *options.live], stdout=subprocess.PIPE
+        ) as live,
+    ):
+        assert live.process.stdout is not None
+        usage: list[Usage] = []
+        estimates = 0
+        first: Estimate | None = None
+        last: Estimate | None = None
+        for line in live.process.stdout:
+            message = decode(line)
+            if not isinstance(message, Estimate):
+                continue
+            estimates += 1
+            first, last = first or message, message
+            if not usage or time.monotonic_ns() - usage[-1].t_ns >= USAGE_S * 1e9:
+                usage.append(Usage.of(live.process.pid))
+        if live.process.wait(30) != 0 or first is None or last is None:
+            raise SourceError(live.last_words())
+        if len(usage) < 2:
+            raise SourceError(f"{options.seconds:g} s are done too soon to measure; more --seconds")
+        media_s = (last.t_capture_ns - first.t_capture_ns) * 1e-9
+        wall_s = (time.monotonic_ns() - usage[0].t_ns) * 1e-9
     return {
-        "estimates": len(run.received),
-        "rate_hz": round(len(run.received) / run.wall_s, 2),
-        "capture_to_subscriber_ms": {name: _percentiles(v) for name, v in sorted(end_to_end.items())},
-        "stage_ms": {name: _percentiles(v) for name, v in sorted(stages.items())},
-        "age_at_publish_ms": {name: _percentiles(v) for name, v in ages.items()},
-        "present": {name: round(count / len(run.received), 3) for name, count in present.items()},
-        "drops": drops,
-        "gaps": run.gaps,
-        "cores": round(run.cpu_s / run.wall_s, 3),
-        "rss_mb": round(run.rss_mb, 1),
-        "cold_start_s": round(run.cold_start_s, 2),
+        "estimates": estimates,
+        "media_s": round(media_s, 2),
+        "wall_s": round(wall_s, 2),
+        "media_s_per_s": round(media_s / wall_s, 2),
+        "cores": round(cores(usage), 3),
+        "core_s_per_media_s": round(cores(usage) * wall_s / media_s, 3),
+        "rss_mb": round(max(each.rss_mb for each in usage), 1),
+        "cold_start_s": round(usage[0].t_ns * 1e-9 - live.began, 2),
         "model": last.model,
         "engine": {name: f"{use.backend} {use.precision}" for name, use in last.engine.items()},
-    }
-
-
-def _percentiles(values: list[float]) -> dict[str, float]:
-    p50, p95, p99 = np.percentile(values, [50, 95, 99])
-    return {
-        "n": len(values),
-        "p50": round(float(p50), 2),
-        "p95": round(float(p95), 2),
-        "p99": round(float(p99), 2),
-        "max": round(max(values), 2),
     }
 
 
@@ -208,60 +178,42 @@ def show(figures: dict[str, Any]) -> None:
     ):
         view = table.Table(title=title, title_justify="left")
         view.add_column("")
-        for column in ("n", "p50", "p95", "p99", "max"):
+        for column in ("n", "a second", "p50", "p95", "p99", "max"):
             view.add_column(column, justify="right")
         for name, row in figures[key].items():
-            view.add_row(name, str(row["n"]), *(f"{row[c]:.2f}" for c in ("p50", "p95", "p99", "max")))
+            numbers = (f"{row[c]:.2f}" for c in ("hz", "p50", "p95", "p99", "max"))
+            view.add_row(name, str(row["n"]), *numbers)
         console.print(view)
-    console.print(
-        f"{figures['estimates']} estimates, {figures['rate_hz']} a second; {figures['cores']} cores; "
-        f"{figures['rss_mb']} MB resident; first label {figures['cold_start_s']} s after the start; "
-        f"gaps {figures['gaps']}; drops {figures['drops'] or 'none'}",
-        soft_wrap=True,
+    view = table.Table(title="targets on two cores", title_justify="left")
+    for column in ("", "at most", "measured", ""):
+        view.add_column(column, justify="left" if not column else "right")
+    for row in figures["targets"]:
+        verdict = {True: "met", False: "missed", None: "not measured"}[row["met"]]
+        measured = "" if row["measured"] is None else f"{row['measured']:g}"
+        view.add_row(row["what"], f"{row['at_most']:g}", measured, verdict)
+    console.print(view)
+    workers = ", ".join(f"{name} {rate:g}" for name, rate in figures["worker_hz"].items())
+    dropped = ", ".join(f"{cause} {count}" for cause, count in figures["drops"].items())
+    for line in (
+        f"{figures['estimates']} estimates in {figures['seconds']} s, warm-up of {WARM_UP_S:g} s left out; "
+        f"{figures['rate_hz']} a second",
+        f"turns a second: {workers}",
+        f"dropped: {dropped or 'nothing'}; lost on the way to the subscriber: {figures['gaps']}",
+        f"{figures['cores']} cores, of which reading clocks for the marks {figures['timer_cores']:.6f}; "
+        f"{figures['rss_mb']} MB resident",
+        "process start to first label: " + ", ".join(f"{s} s" for s in figures["cold_starts_s"]),
+        "engines: " + ", ".join(f"{name} {use}" for name, use in figures["engine"].items()),
+    ):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def show_fast(figures: dict[str, Any]) -> None:
+    """The same for an unpaced run."""
+    print(
+        f"{figures['media_s']} s annotated in {figures['wall_s']} s: {figures['media_s_per_s']} s a second; "
+        f"{figures['core_s_per_media_s']} core seconds per second; {figures['rss_mb']} MB resident; "
+        f"{figures['estimates']} estimates, the first {figures['cold_start_s']} s after the start"
     )
-
-
-def plot(run: Run, path: Path) -> None:
-    """Latency over time per trigger, and the stages of the median face estimate, as PNG."""
-    matplotlib = need("matplotlib", "train")
-    matplotlib.use("Agg")
-    pyplot = need("matplotlib.pyplot", "train")
-    figure, (over_time, waterfall) = pyplot.subplots(2, 1, figsize=(10, 7), constrained_layout=True)
-    first_ns = run.received[0][0]
-    for trigger in sorted({estimate.trigger for _, estimate in run.received} - {"text"}):
-        rows = [(t, e) for t, e in run.received if e.trigger == trigger]
-        over_time.plot(
-            [(t - first_ns) * 1e-9 for t, _ in rows],
-            [(t - e.t_capture_ns) * 1e-6 for t, e in rows],
-            ".",
-            markersize=3,
-            label=trigger,
-        )
-    over_time.set(xlabel="s", ylabel="capture to subscriber, ms", title="latency over time")
-    over_time.legend()
-    faces = [(t, e) for t, e in run.received if e.trigger == "face" and e.latency_ms]
-    if faces:
-        received_ns, median = sorted(faces, key=lambda row: row[0] - row[1].t_capture_ns)[len(faces) // 2]
-        begin = 0.0
-        stages = {k: v for k, v in (median.latency_ms or {}).items() if k != "total"}
-        stages["publish to receive"] = (received_ns - median.t_publish_ns) * 1e-6
-        for name, spent in stages.items():
-            waterfall.barh(name, spent, left=begin)
-            begin += spent
-        waterfall.invert_yaxis()
-        waterfall.set(xlabel="ms since capture", title="stages of the median face estimate")
-    figure.savefig(path, dpi=110)
-
-
-def _cpu_s(pid: int) -> float:
-    """User and system seconds of a process, all threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _rss_mb(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 if __name__ == "__main__":
