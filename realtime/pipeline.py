@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from ecmf.errors import EcmfError
@@ -37,7 +38,7 @@ SILENT_NS = 500_000_000
 """After this long without a report a tick says where things stand."""
 HEALTH_NS = 1_000_000_000
 STOP_S = 1.5
-"""How long stopping waits for the workers; they are daemons, so none can keep the process alive."""
+"""How long stopping waits for all the workers together; they are daemons, so none can keep the process alive."""
 
 Outcome = Report | Said
 
@@ -285,8 +286,9 @@ class Pipeline:
     def _shut_down(self) -> None:
         self._stop.set()
         self._inputs.close()
+        deadline_s = time.monotonic() + STOP_S
         for worker in self._workers:
-            if not worker.join(STOP_S):
+            if not worker.join(max(0.0, deadline_s - time.monotonic())):
                 log.warning("%s did not stop in %.1f s", worker.name, STOP_S)
 
 
