@@ -272,9 +272,15 @@ def _expand(torch: Any, attributes: Mapping[str, Any], x: Any, shape: Sequence[A
 def _resize(
     torch: Any, attributes: Mapping[str, Any], x: Any, roi: Any, scales: Any, sizes: Any = None
 ) -> Any:
-    if sizes is None or attributes.get("mode", b"nearest") != b"nearest":
-        raise Unsuitable("torch backends resize to a named size by nearest neighbours only")
-    return torch.nn.functional.interpolate(x, size=[int(n) for n in sizes[2:]], mode="nearest")
+    mode = attributes.get("mode", b"nearest").decode()
+    where = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
+    known = mode == "nearest" or (mode == "linear" and where in ("half_pixel", "pytorch_half_pixel"))
+    if sizes is None or not known or attributes.get("antialias"):
+        raise Unsuitable(f"torch backends do not resize by {mode}, {where} here, or by a factor")
+    size = [int(n) for n in sizes[2:]]
+    if mode == "nearest":
+        return torch.nn.functional.interpolate(x, size=size, mode="nearest")
+    return torch.nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 _OPERATORS: dict[str, Callable[..., Any]] = {

@@ -1,0 +1,217 @@
+"""An int8 twin of a bundle's graph, calibrated on real data, kept only if the task hardly suffers.
+
+    python -m train.quantize --bundle face --data DATA
+    python -m train.quantize --bundle scene --data DATA
+
+``DATA/face`` holds ferplus.parquet (for face) or muxspace.parquet (for scene), or these corpora as their owners lay
+them out. Calibrated on training pictures only, judged on FER+ valid or on muxspace's test people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmf.branches.scene import image_of
+from ecmf.bundle import SHIPPED, Bundle, load_bundle, write_bundle
+from ecmf.engines.base import Arrays
+from ecmf.engines.cache import cache_dir
+from ecmf.engines.graph import INT8
+from ecmf.errors import EcmfError, EngineError, UsageError, need
+from ecmf.weights import imported
+from train import face_crops
+from train.datasets import ferplus, muxspace
+
+SAMPLES = 300
+SEED = 1
+DROP = 0.005
+"""Half a point: what the task metric may lose."""
+JUDGED = 1200
+"""Photographs of muxspace that the scene's metric is fitted on, and as many that it is measured on."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a kind of bundle is calibrated and judged on."""
+
+    calibration: Sequence[Arrays]
+    metric: str
+    score: Callable[[Path], float]
+    """The metric of a graph, higher is better."""
+
+
+class _Reader:
+    """Calibration samples as onnxruntime's quantizer asks for them."""
+
+    def __init__(self, samples: Sequence[Arrays]) -> None:
+        self._rest: Iterator[Arrays] = iter(samples)
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        """The next sample, None after the last."""
+        sample = next(self._rest, None)
+        return None if sample is None else dict(sample)
+
+
+def to_int8(source: Path, target: Path, samples: Sequence[Arrays]) -> None:
+    """Write a graph with int8 weights and activations between QuantizeLinear and DequantizeLinear nodes.
+
+    Symmetric, weights per channel, biases left in float32: what TensorRT's parser takes.
+    """
+    q = need("onnxruntime.quantization", "live")
+    reader = type("Reader", (_Reader, q.CalibrationDataReader), {})(samples)
+    q.quantize_static(
+        source,
+        target,
+        reader,
+        quant_format=q.QuantFormat.QDQ,
+        activation_type=q.QuantType.QInt8,
+        weight_type=q.QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+        calibrate_method=q.CalibrationMethod.MinMax,
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+    )
+
+
+def quantize(bundle: Bundle, task: Task, *, seed: int = SEED) -> tuple[Bundle, dict[str, Any]]:
+    """The bundle with its int8 twin beside the graph, in the same folder, and what was measured.
+
+    Raises EngineError, and leaves the bundle as it was, when the metric drops by more than DROP.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        twin = Path(scratch) / INT8
+        to_int8(bundle.model, twin, task.calibration)
+        before, after = task.score(bundle.model), task.score(twin)
+        measured = {
+            "metric": task.metric,
+            "fp32": round(before, 5),
+            "int8": round(after, 5),
+            "calibration_samples": len(task.calibration),
+            "seed": seed,
+        }
+        if before - after > DROP:
+            raise EngineError(
+                f"int8 of {bundle.id} is refused: {task.metric} falls from {before:.4f} to {after:.4f}, "
+                f"more than {DROP}; the bundle stays as it is"
+            )
+        kept: dict[str, Path | bytes] = {
+            name: Path(shutil.copy(bundle.folder / name, scratch))
+            for name in bundle.manifest.files
+            if name != INT8
+        }
+        metrics = {**bundle.manifest.metrics, "int8": measured}
+        manifest = replace(bundle.manifest, metrics=metrics, files={})
+        return write_bundle(bundle.folder, manifest, {**kept, INT8: twin}), measured
+
+
+def session(path: Path) -> Any:
+    """The graph in ONNX Runtime on one thread."""
+    ort = need("onnxruntime", "live")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def face_task(bundle: Bundle, data: Path, cache: Path, samples: int, seed: int) -> Task:
+    """Calibrated on FER+ train, judged by accuracy over FER+'s eight labels on its valid split."""
+    source = face_crops.source(face_crops.face_folder(data), "ferplus")
+    fer = ferplus.read(source)
+    size = int(bundle.manifest.inputs[0].shape[-1])
+    crops = face_crops.corpus(cache, source, size, face_crops.Cropper)
+    chosen = np.sort(np.random.default_rng(seed).choice(fer.rows("train"), samples, replace=False))
+    valid = fer.rows("valid")
+
+    def inputs(row: int) -> Arrays:
+        face = crops.face[row][None, None].astype(np.float32)
+        return {"face": face, "blendshapes": crops.blendshapes[row][None]}
+
+    def score(graph: Path) -> float:
+        model = session(graph)
+        answers = [model.run(["logits"], inputs(row))[0][0].argmax() for row in valid]
+        return float(np.mean(np.array(answers) == fer.majority[valid]))
+
+    return Task([inputs(row) for row in chosen], "FER+ valid accuracy, 8 labels", score)
+
+
+def scene_task(bundle: Bundle, data: Path, cache: Path, samples: int, seed: int) -> Task:
+    """Calibrated on photographs of muxspace's train people; judged by a linear probe for happy or neutral.
+
+    The scene names no label of its own: a logistic regression on the embeddings of the plain graph, applied to the
+    embeddings of either graph for other people, says whether the same can still be read from them.
+    """
+    cv2: Any = need("cv2", "live")
+    linear = need("sklearn.linear_model", "train")
+    mux = muxspace.read(face_crops.source(face_crops.face_folder(data), "muxspace"))
+    how = bundle.manifest.preprocessing
+    rng = np.random.default_rng(seed)
+    two = np.isin(mux.label, np.bincount(mux.label).argsort()[-2:])  # the two labels that most pictures have
+    train, test = np.flatnonzero(two & (mux.split == "train")), np.flatnonzero(two & (mux.split == "test"))
+    fitted, judged = (np.sort(rng.permutation(rows)[:JUDGED]) for rows in (train, test))
+    chosen = np.sort(rng.choice(np.flatnonzero(mux.split == "train"), samples, replace=False))
+
+    def inputs(row: int) -> Arrays:
+        picture = mux.picture(int(row))
+        if picture.ndim == 2:
+            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+        small = cv2.resize(picture, tuple(how["size"]), interpolation=cv2.INTER_AREA)
+        return {"image": image_of(small, float(how["mean"]), float(how["scale"]))}
+
+    def embeddings(graph: Path, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        model = session(graph)
+        return np.stack([model.run(["embedding"], inputs(row))[0][0] for row in rows])
+
+    probe = linear.LogisticRegression(max_iter=2000, C=0.01)
+    probe.fit(embeddings(bundle.model, fitted), mux.label[fitted])
+
+    def score(graph: Path) -> float:
+        return float(probe.score(embeddings(graph, judged), mux.label[judged]))
+
+    return Task([inputs(row) for row in chosen], "muxspace probe accuracy, two labels, other people", score)
+
+
+TASKS = {"face": face_task, "scene": scene_task}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.quantize",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bundle", required=True, choices=list(TASKS))
+    parser.add_argument(
+        "--folder", type=Path, help="the bundle's folder, if it is not the one ecmf-live uses"
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=SAMPLES, help=f"for calibration ({SAMPLES})")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--cache", type=Path, help="folder that keeps cut-out faces")
+    options = parser.parse_args()
+    try:
+        if options.samples < 1:
+            raise UsageError(f"--samples is {options.samples}; at least one is needed")
+        folder = options.folder or (SHIPPED / options.bundle if options.bundle == "face" else None)
+        bundle = load_bundle(folder) if folder else imported(options.bundle)
+        cache = options.cache or cache_dir() / "features"
+        task = TASKS[options.bundle](bundle, options.data, cache, options.samples, options.seed)
+        made, measured = quantize(bundle, task, seed=options.seed)
+    except EcmfError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps({"bundle": made.id, "folder": str(made.folder), **measured}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
