@@ -37,7 +37,7 @@ BACKLOG = 64
 SILENT_NS = 500_000_000
 """After this long without a report a tick says where things stand."""
 HEALTH_NS = 1_000_000_000
-STOP_S = 1.5
+STOP_S = 1.0
 """How long stopping waits for all the workers together; they are daemons, so none can keep the process alive."""
 
 Outcome = Report | Said

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("realtime.session")
 
-PATIENCE_S = 1.8
+PATIENCE_S = 1.4
 """How long an asked end may take; then the process ends without waiting any longer."""
 
 POLL_S = 0.05

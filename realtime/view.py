@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -202,11 +202,12 @@ def line(estimate: Estimate, latency_ms: tuple[float, float] | None = None) -> s
 
 
 def engines(health: Health) -> str:
-    """``openvino fp32`` where all branches agree, else each with its name."""
+    """What most branches run on, then those that run on something else by name."""
     uses = {name: f"{use.backend} {use.precision}" for name, use in health.engine.items()}
-    if len(set(uses.values())) == 1:
-        return next(iter(uses.values()))
-    return ", ".join(f"{name} {use}" for name, use in uses.items())
+    if not uses:
+        return ""
+    ((most, _),) = Counter(uses.values()).most_common(1)
+    return ", ".join([most, *(f"{name} {use}" for name, use in uses.items() if use != most)])
 
 
 def _headline(estimate: Estimate) -> RenderableType:

@@ -9,7 +9,7 @@ from rich.console import Console
 from wire import estimate, health, transcript, unlabelled
 
 from realtime.message import EngineUse, Estimate, Message, WorkerState
-from realtime.view import LiveView, Scene, StatusLine, line
+from realtime.view import LiveView, Scene, StatusLine, engines, line
 
 
 def screen(*messages: Message) -> str:
@@ -95,6 +95,17 @@ def test_nothing_on_the_screen_can_steer_the_terminal() -> None:
     text = screen(at(0), transcript(text="\x1b]0;title\x07 [bold]words[/bold]"), health(engine=engine))
     assert "\x1b[2J" not in text and "\x1b]0" not in text and "\x07" not in text
     assert "[bold]words[/bold]" in text
+
+
+def test_engines_are_named_only_where_they_differ() -> None:
+    most = EngineUse(backend="openvino", precision="fp32")
+    other = EngineUse(backend="ctranslate2", precision="int8")
+    assert engines(health(engine={"face": most, "scene": most})) == "openvino fp32"
+    assert (
+        engines(health(engine={"face": most, "words": other, "scene": most}))
+        == "openvino fp32, words ctranslate2 int8"
+    )
+    assert engines(health(engine={})) == ""
 
 
 def test_without_a_terminal_there_is_a_line_a_second() -> None:
