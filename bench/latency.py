@@ -79,7 +79,8 @@ def paced(options: argparse.Namespace) -> dict[str, Any]:
 def measure(source: str, seconds: float, extra: Sequence[str], checkout: Path | None = None) -> Run:
     """One run of ``ecmf-live`` for ``seconds`` after the warm-up; 0: to its first label and no further.
 
-    ``checkout``: run the code found there in place of the installed one. Raises SourceError when it does not start or ends too soon.
+    ``checkout``: run the code found there in place of the installed one.
+    Raises SourceError when it does not start or ends too soon.
     """
     length = ["--loop", "--duration", f"{seconds + WARM_UP_S + 60:g}"]
     with (
