@@ -1,0 +1,152 @@
+"""The voice branch on real speech and on what is no voice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ecmf.branches.voice import MIN_SPEECH_S, WINDOW_S, VoiceBranch, quality, voice_inputs
+from ecmf.bundle import SHIPPED, load_bundle
+from ecmf.cue import Cue
+from ecmf.errors import BundleError
+from ecmf.labels import EKMAN
+from ecmf.speech import SpeechEncoder
+from ecmf.vad import SpeechDetector
+
+RATE = 16000
+Audio = NDArray[np.float32]
+Listen = Callable[..., Cue | None]
+
+
+@pytest.fixture(scope="module")
+def reading(weight: Callable[[str], Path]) -> Audio:
+    """10 s of Beckett at 16 kHz."""
+    import wave
+
+    soxr = pytest.importorskip("soxr")
+    with wave.open(str(weight("demo-speech-short"))) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+        return np.asarray(soxr.resample(samples, file.getframerate(), RATE), np.float32)
+
+
+@pytest.fixture(scope="module")
+def encoder(weight: Callable[[str], Path]) -> SpeechEncoder:
+    name = str(load_bundle(SHIPPED / "voice").manifest.extra["encoder"]["name"])
+    weight(f"whisper-{name}")
+    return SpeechEncoder(name)
+
+
+@pytest.fixture(scope="module")
+def listen(weight: Callable[[str], Path], encoder: SpeechEncoder) -> Listen:
+    """Audio -> cue, as the live system goes about it."""
+    branch, detector = VoiceBranch(encoder=encoder), SpeechDetector(weight("silero-vad"))
+
+    def cue(audio: Audio, **more: Any) -> Cue | None:
+        detector.reset()
+        speech = detector.process(audio)
+        end_ns = 1_000_000_000_000
+        start_ns = end_ns - round(len(audio) / RATE * 1e9)
+        return branch.process(audio, encoder.encode(audio), speech, start_ns, end_ns, **more)
+
+    return cue
+
+
+def test_speech_gives_a_whole_cue(listen: Listen, reading: Audio) -> None:
+    cue = listen(reading[RATE : 6 * RATE], person=3)
+    assert cue is not None
+    assert cue.modality == "voice" and cue.person == 3
+    assert cue.probs is not None and cue.probs.shape == (len(EKMAN),)
+    assert cue.probs.sum() == pytest.approx(1, abs=1e-5)
+    assert cue.end_ns - cue.start_ns == round(WINDOW_S * 1e9)
+    assert 0.5 < cue.quality <= 1
+    assert cue.stage_ms["voice"] > 0
+
+
+def test_a_short_beginning_is_stamped_as_long_as_it_is(listen: Listen, reading: Audio) -> None:
+    cue = listen(reading[RATE : RATE + 24000])
+    assert cue is not None
+    assert cue.end_ns - cue.start_ns == 1_500_000_000
+
+
+@pytest.mark.parametrize("kind", ["silence", "white noise", "clicks", "chord"])
+def test_what_is_no_voice_gives_no_cue(listen: Listen, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    times = np.arange(4 * RATE) / RATE
+    sounds = {
+        "silence": np.zeros(len(times)),
+        "white noise": rng.normal(0, 0.05, len(times)),
+        "clicks": np.where(rng.random(len(times)) < 4 / RATE, 0.8, 0.0),
+        "chord": 0.1 * sum(np.sin(2 * np.pi * f * times) for f in (261.6, 329.6, 392.0)),
+    }
+    assert listen(sounds[kind].astype(np.float32)) is None
+
+
+def test_speech_that_left_the_window_gives_no_cue(listen: Listen, reading: Audio) -> None:
+    gone = np.concatenate([reading[RATE : 3 * RATE], np.zeros(int((WINDOW_S + 0.5) * RATE), np.float32)])
+    assert listen(gone) is None
+
+
+def test_only_the_window_counts(listen: Listen, reading: Audio) -> None:
+    """What came before changes the estimate only through the encoder's context."""
+    short = listen(reading[5 * RATE : 9 * RATE])
+    long = listen(reading[1 * RATE : 9 * RATE])
+    assert short is not None and long is not None and short.probs is not None and long.probs is not None
+    assert np.abs(short.probs - long.probs).max() < 0.35
+
+
+def test_quality_falls_with_noise_level_and_time(listen: Listen, reading: Audio) -> None:
+    audio = reading[RATE : 5 * RATE]
+    rng = np.random.default_rng(1)
+    clear = listen(audio)
+    noisy = listen((audio + rng.normal(0, audio.std() / 2, len(audio))).astype(np.float32))
+    faint = listen((audio * 0.003).astype(np.float32))
+    ended = listen(np.concatenate([audio, np.zeros(int(1.6 * RATE), np.float32)]))
+    assert clear is not None
+    for worse in (noisy, faint, ended):
+        assert worse is None or worse.quality < 0.8 * clear.quality
+
+
+def test_quality_of_no_speech_is_zero() -> None:
+    assert quality(np.zeros(RATE, np.float32), np.zeros(12, np.float32)) == 0
+
+
+def test_inputs_end_with_the_audio(encoder: SpeechEncoder, reading: Audio) -> None:
+    audio = reading[: 5 * RATE]
+    speech = np.zeros(156, np.float32)
+    speech[-31:] = 1  # the last second
+    inputs = voice_inputs(audio, encoder.encode(audio), speech, WINDOW_S)
+    assert inputs.states.shape[:2] == (3, 40) and inputs.mask.shape == (40,)
+    assert inputs.mask[-12:].min() > 0.9 and inputs.mask[:26].max() < 0.1
+
+
+def test_another_encoder_is_refused(weight: Callable[[str], Path], encoder: SpeechEncoder) -> None:
+    other = "base" if encoder.name != "base" else "tiny.en"
+    weight(f"whisper-{other}")
+    with pytest.raises(BundleError, match="reads the states of"):
+        VoiceBranch(encoder=SpeechEncoder(other))
+
+
+def test_the_shipped_bundle_answers_as_when_it_was_made(encoder: SpeechEncoder, reading: Audio) -> None:
+    import json
+
+    branch = VoiceBranch(encoder=encoder)
+    golden = json.loads((SHIPPED / "voice" / "golden.json").read_text())
+    audio = reading[int(golden["from_s"] * RATE) : int(golden["to_s"] * RATE)]
+    detector = SpeechDetector()
+    speech = detector.process(audio)
+    inputs = voice_inputs(audio, encoder.encode(audio), speech, WINDOW_S)
+    outputs = branch.engine.run(
+        {"states": inputs.states[None], "mask": inputs.mask[None], "prosody": inputs.prosody[None]}
+    )
+    np.testing.assert_allclose(outputs["logits"][0], golden["logits"], atol=0.05)
+
+
+def test_the_manifest_separates_the_speakers() -> None:
+    extra = load_bundle(SHIPPED / "voice").manifest.extra
+    assert extra["held_out_speakers"] and not set(extra["held_out_speakers"]) & set(extra["trained_speakers"])
+    assert MIN_SPEECH_S > 0
