@@ -31,6 +31,8 @@ from realtime.stages import FaceStage, SceneStage
 
 log = logging.getLogger("ecmf.assemble")
 
+FEW_FACES, MANY_FACES = 4, 16
+"""People that are followed at most: before a webcam, and with a finder for many faces."""
 SCENE_PERIOD_S = 0.5
 """The scene changes slowly; two embeddings a second are enough."""
 
@@ -133,7 +135,8 @@ class Models:
 
     def face(self) -> FaceStage:
         chosen = self._config.models
-        return FaceStage(FaceBranch(chosen.face, offline=chosen.offline, backend=chosen.engine))
+        most = FEW_FACES if chosen.face == "landmarker" else MANY_FACES
+        return FaceStage(FaceBranch(chosen.face, most, offline=chosen.offline, backend=chosen.engine))
 
     def scene(self) -> SceneStage:
         chosen = self._config.models

@@ -163,7 +163,7 @@ class Extraction:
         Each clip is heard as it is live: at several moments while it is spoken, the last seconds at a time.
         """
         bundle = load_bundle(SHIPPED / "voice")
-        held_out = sorted(bundle.manifest.extra["held_out"])
+        held_out = sorted(bundle.manifest.extra["held_out_speakers"])
         clips = [
             *read_ravdess(self.data / "speech" / "ravdess.parquet"),
             *read_emodb(self.data / "speech" / "emodb4.parquet"),

@@ -107,7 +107,8 @@ def draw(
             other = conflict & ~trusted & (rng.random(size) < 0.7)
             neutral = rng.random(size) < options.conflict_neutral
             wanted[other] = np.where(neutral, 0, rng.choice(labels, size=size, p=prior))[other]
-            picked = np.array([rng.choice(rows[modality][label]) for label in wanted])
+            order, first, count = rows[modality]
+            picked = order[first[wanted] + (rng.random(size) * count[wanted]).astype(np.int64)]
         cues[modality] = pool.embedding[picked].copy()
         if pool.probs is not None:
             log_probs[:, index] = np.log(np.maximum(pool.probs[picked], FLOOR))
@@ -122,14 +123,14 @@ def draw(
 
 def _rows_by_label(
     modality: Modality, pool: Pool, labels: int, prior: NDArray[np.float64]
-) -> list[NDArray[np.int64]]:
-    rows = [np.flatnonzero(pool.labels == label) for label in range(labels)]
-    for label, found in enumerate(rows):
-        if not len(found) and prior[label] > 0:
-            raise DataError(
-                f"{modality}: no sample with label number {label}; set its prior to 0 or add data"
-            )
-    return rows
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The pool's rows sorted by label; where each label begins among them and how many it has."""
+    known = np.flatnonzero(pool.labels >= 0)
+    order = known[np.argsort(pool.labels[known], kind="stable")]
+    count = np.bincount(pool.labels[known], minlength=labels)
+    for label in np.flatnonzero((count[:labels] == 0) & (prior > 0)):
+        raise DataError(f"{modality}: no sample with label number {label}; set its prior to 0 or add data")
+    return order, np.concatenate([[0], np.cumsum(count)[:-1]]), count
 
 
 def _presence(
