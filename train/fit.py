@@ -214,7 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    print(f"{bundle.id} is in {bundle.folder}; try it: ecmf-live --model {bundle.folder}")
+    reads = {port.name for port in bundle.manifest.inputs}
+    live = f"; try it: ecmf-live --model {bundle.folder}" if "log_probs" in reads else ""
+    print(f"{bundle.id} is in {bundle.folder}{live}")
     return 0
 
 

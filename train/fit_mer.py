@@ -1,0 +1,339 @@
+"""MER2025 Track 1: random folds over utterance features, a vote of the folds' heads, the submission csv."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ecmf.bundle import Bundle, Manifest, Port
+from ecmf.cue import MODALITIES
+from ecmf.errors import DataError, UsageError
+from ecmf.fusion import HeadOptions
+from train.datasets import mer2025
+from train.evaluate_head import scores
+from train.features import tracked
+from train.fit_head import FitOptions, descend, write_graph
+from train.mer_head import AttentionBaseline, FeatureHead, Vote
+from train.options import filled, read_toml
+
+log = logging.getLogger("train.fit_mer")
+RECIPE = Path(__file__).parent / "recipes" / "mer2025.toml"
+MODELS: Mapping[str, Callable[..., nn.Module]] = {
+    "ecmf": FeatureHead,
+    "attention-baseline": AttentionBaseline,
+}
+_TELLTALE = {
+    "voice": (
+        "hubert",
+        "wav2vec",
+        "wavlm",
+        "whisper",
+        "data2vec-audio",
+        "emotion2vec",
+        "vggish",
+        "egemaps",
+        "is09",
+    ),
+    "text": (
+        "bert",
+        "llama",
+        "gpt",
+        "baichuan",
+        "bloom",
+        "qwen",
+        "glm",
+        "xlnet",
+        "sentence",
+        "falcon",
+        "moss",
+        "lert",
+    ),
+    "face": (
+        "face",
+        "senet",
+        "manet",
+        "emonet",
+        "msceleb",
+        "fer",
+        "clip",
+        "dino",
+        "eva",
+        "videomae",
+        "resnet",
+        "vit",
+    ),
+}
+"""Parts of feature names that tell the modality, looked for in this order (hubert before bert). MER2025's visual
+features are made from cropped faces; a feature of the whole frame is named in the recipe."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`recipes/mer2025.toml`, where each key has its comment."""
+
+    version: str = "1.0"
+    model: str = "ecmf"
+    folds: int = 5
+    smoothing: float = 0.05
+    balance: float = 0.3
+    forget: float = 0.2
+    features: Mapping[str, str] = field(default_factory=dict)
+    fit: FitOptions = field(default_factory=FitOptions)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of all clips, memory-mapped."""
+
+    name: str
+    kind: int
+    """Modality: number in MODALITIES."""
+    values: NDArray[np.float32]
+    """float32[n, d]; zeros where absent."""
+    present: NDArray[np.bool_]
+
+
+def main(
+    root: Path, out: Path, *, cache: Path, config: Path | None = None, labels: Sequence[str] | None = None
+) -> Bundle:
+    """Fit all folds, write the bundle, metrics.json and, where there are candidates, submission.csv into ``out``.
+
+    Raises DataError naming file and row, UsageError for a wrong recipe. Resumes after a kill.
+    """
+    recipe = read_recipe(config or RECIPE)
+    corpus = mer2025.read(root, labels)
+    names = [*corpus.names, *corpus.candidates]
+    features = [
+        pack(name, folder, kind_of(name, recipe), names, cache / "mer2025")
+        for name, folder in corpus.features.items()
+        if recipe.features.get(name, "?") != ""
+    ]
+    if not features:
+        raise UsageError("the recipe leaves every feature out; keep at least one")
+    target = np.array([corpus.labels.index(emotion) for emotion in corpus.emotions])
+    blind = ~np.any([feature.present[: len(target)] for feature in features], axis=0)
+    if blind.any():
+        raise DataError(
+            f"{root / mer2025.FEATURES}: no feature has clip {corpus.names[int(np.argmax(blind))]}"
+        )
+    members, table = fit_folds(features, target, corpus.labels, recipe, out)
+    vote = Vote(members).eval()
+    metrics = {
+        "folds": table,
+        "protocol": f"{recipe.folds} random folds, no choice of epochs on the tested fold",
+    }
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", "utf-8")
+    bundle = _export(vote, features, corpus, recipe, metrics, out / "model")
+    log.info("weighted F1 over %d folds: %s", recipe.folds, table["pooled"]["weighted_f1"])
+    if corpus.candidates:
+        rows = np.arange(len(corpus.names), len(names))
+        guesses = predict(vote, features, rows, len(corpus.labels)).argmax(axis=1)
+        mer2025.write_submission(
+            out / "submission.csv", corpus.candidates, [corpus.labels[guess] for guess in guesses]
+        )
+        log.info("wrote %s: %d clips", out / "submission.csv", len(rows))
+    return bundle
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Raises UsageError for a key that is unknown or of the wrong kind, or a model or modality that does not exist."""
+    raw = read_toml(path)
+    head = filled(HeadOptions, raw.pop("head", {}), f"{path} [head]")
+    own: dict[str, Any] = {f.name: raw.pop(f.name) for f in fields(Recipe) if f.name in raw}
+    recipe = filled(Recipe, own, str(path), fit=filled(FitOptions, raw, str(path), head=head))
+    if recipe.model not in MODELS:
+        raise UsageError(f"{path}: model {recipe.model!r} is none of {', '.join(MODELS)}")
+    if recipe.folds < 2:
+        raise UsageError(f"{path}: folds = {recipe.folds}; at least 2")
+    for name, modality in recipe.features.items():
+        if modality not in (*MODALITIES, ""):
+            raise UsageError(
+                f"{path} [features]: {name} = {modality!r}; expected {', '.join(MODALITIES)} or ''"
+            )
+    return recipe
+
+
+def kind_of(name: str, recipe: Recipe) -> int:
+    """Number of the modality of a feature. Raises UsageError where neither the recipe nor the name tells."""
+    if name in recipe.features:
+        return [*MODALITIES].index(recipe.features[name])  # type: ignore[arg-type]
+    for modality, parts in _TELLTALE.items():
+        if any(part in name.lower() for part in parts):
+            return [*MODALITIES].index(modality)  # type: ignore[arg-type]
+    raise UsageError(f'which modality is feature {name}? Say it in the recipe: [features] "{name}" = "face"')
+
+
+def pack(name: str, folder: Path, kind: int, names: Sequence[str], cache: Path) -> Feature:
+    """One file of all clips' vectors, made once and then memory-mapped.
+
+    A clip without a file is absent. Raises DataError for vectors that are not finite or of another size than the rest.
+    """
+    stat = folder.stat()
+    key = hashlib.sha256(repr((str(folder.resolve()), stat.st_mtime_ns, list(names))).encode()).hexdigest()[
+        :16
+    ]
+    path = cache / f"{name}-{key}.npy"
+    if not path.is_file():
+        present = np.zeros(len(names), bool)
+        packed: np.memmap[Any, Any] | None = None
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}")
+        for row, clip in enumerate(tracked(names, name)):
+            file = folder / f"{clip}.npy"
+            try:
+                vector = np.load(file)
+            except FileNotFoundError:
+                continue
+            except (ValueError, EOFError, OSError) as error:
+                raise DataError(f"{file} cannot be read: {error}") from None
+            vector = np.asarray(vector, np.float32)
+            vector = vector.reshape(-1, vector.shape[-1]).mean(axis=0) if vector.ndim else vector.reshape(1)
+            if not np.isfinite(vector).all():
+                raise DataError(f"{file} (clip {clip}) is not finite: NaN or infinite features")
+            if packed is None:
+                packed = np.lib.format.open_memmap(
+                    temporary, mode="w+", dtype=np.float32, shape=(len(names), len(vector))
+                )
+            if len(vector) != packed.shape[1]:
+                raise DataError(
+                    f"{file} has {len(vector)} numbers, the files before it have {packed.shape[1]}"
+                )
+            packed[row], present[row] = vector, True
+        if packed is None:
+            raise DataError(f"{folder} holds no <clip>.npy of the listed clips")
+        packed.flush()
+        np.save(path.with_suffix(".present.npy"), present)
+        temporary.replace(path)
+    values = np.load(path, mmap_mode="r")
+    return Feature(name, kind, values, np.load(path.with_suffix(".present.npy")))
+
+
+def rows_of(features: Sequence[Feature], rows: NDArray[np.int64]) -> dict[str, Tensor]:
+    """A head's inputs for some clips, read from the maps."""
+    order = np.argsort(rows)  # ascending rows: the disk is read forwards
+    back = np.argsort(order)
+    values = np.concatenate([feature.values[rows[order]] for feature in features], axis=1)[back]
+    present = np.stack([feature.present[rows] for feature in features], axis=1).astype(np.float32)
+    return {"features": torch.from_numpy(values), "quality": torch.from_numpy(present)}
+
+
+def fit_folds(
+    features: Sequence[Feature], target: NDArray[np.int64], labels: Sequence[str], recipe: Recipe, out: Path
+) -> tuple[list[nn.Module], dict[str, Any]]:
+    """A head per fold, trained on the others; scores of each on its own fold and of all clips together."""
+    rng = np.random.default_rng(recipe.fit.seed)
+    fold = rng.permutation(np.arange(len(target)) % recipe.folds)
+    digest = hashlib.sha256(repr(recipe).encode())
+    digest.update(repr([(f.name, f.values.shape, f.values.filename) for f in features]).encode())  # type: ignore[attr-defined]
+    digest.update(target.tobytes())
+    pooled = np.zeros((len(target), len(labels)))
+    members, table = [], {}
+    for number in range(recipe.folds):
+        train, held = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        missing = set(range(len(labels))) - set(target[train].tolist())
+        if missing:
+            raise DataError(
+                f"fold {number}: no clip to train on is labelled {labels[min(missing)]!r}; use fewer folds"
+            )
+        head = _fit(
+            features, target, train, len(labels), recipe, out / f"fold-{number}.pt", digest.hexdigest()
+        )
+        pooled[held] = predict(head, features, held, len(labels))
+        table[f"fold {number}"] = scores(pooled[held], target[held])
+        members.append(head)
+    table["pooled"] = scores(pooled, target)
+    return members, table
+
+
+def _fit(
+    features: Sequence[Feature],
+    target: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    labels: int,
+    recipe: Recipe,
+    checkpoint: Path,
+    fingerprint: str,
+) -> nn.Module:
+    counts = np.bincount(target[rows], minlength=labels).astype(np.float64)
+    chance = counts[target[rows]] ** -recipe.balance
+    chance /= chance.sum()
+
+    def sample(rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
+        chosen = rng.choice(rows, recipe.fit.batch, p=chance)
+        inputs = rows_of(features, chosen)
+        kept = torch.from_numpy(rng.random(inputs["quality"].shape) >= recipe.forget).float()
+        enough = (inputs["quality"] * kept).sum(dim=1, keepdim=True) > 0
+        inputs["quality"] = torch.where(enough, inputs["quality"] * kept, inputs["quality"])
+        return inputs, torch.from_numpy(target[chosen])
+
+    torch.manual_seed(recipe.fit.seed)
+    dims, kinds = [f.values.shape[1] for f in features], [f.kind for f in features]
+    head = MODELS[recipe.model](dims, kinds, labels, recipe.fit.head)
+    descend(
+        head, sample, recipe.fit, checkpoint, fingerprint, smoothing=recipe.smoothing, what=checkpoint.stem
+    )
+    return head
+
+
+def predict(
+    head: nn.Module, features: Sequence[Feature], rows: NDArray[np.int64], labels: int, batch: int = 512
+) -> NDArray[np.float64]:
+    """Probabilities float64[rows, labels], a batch at a time."""
+    probs = np.zeros((len(rows), labels))
+    head.eval()
+    for start in range(0, len(rows), batch):
+        with torch.no_grad():
+            logits, _ = head(**rows_of(features, rows[start : start + batch]))
+        probs[start : start + batch] = torch.softmax(logits.double(), dim=1).numpy()
+    return probs
+
+
+def _export(
+    vote: Vote,
+    features: Sequence[Feature],
+    corpus: mer2025.Mer2025,
+    recipe: Recipe,
+    metrics: Mapping[str, Any],
+    out: Path,
+) -> Bundle:
+    layout = [{"name": f.name, "modality": MODALITIES[f.kind], "size": f.values.shape[1]} for f in features]
+    manifest = Manifest(
+        name=out.name,
+        version=recipe.version,
+        inputs=(
+            Port(
+                "features",
+                "float32",
+                ("batch", sum(f.values.shape[1] for f in features)),
+                "as extra.features says",
+            ),
+            Port("quality", "float32", ("batch", len(features)), "1 present, 0 absent"),
+        ),
+        outputs=(
+            Port("logits", "float32", ("batch", len(corpus.labels)), "log-probability, mean of the folds"),
+            Port("weights", "float32", ("batch", len(features)), "sum to 1 over the present (ecmf)"),
+        ),
+        licence="that of MER2025's agreement",
+        labels=corpus.labels,
+        training_data=({"name": "MER2025 Track 1", "clips": len(corpus.names)},),
+        metrics=metrics,
+        extra={"features": layout, "model": recipe.model},
+    )
+    card = (
+        f"# {recipe.model} on {len(corpus.names)} clips, {len(features)} features\n\n"
+        f"A vote of {recipe.folds} folds' heads. It reads stored utterance features, not a camera.\n\n"
+        f"Weighted F1 of all clips, each judged by the fold that did not see it: "
+        f"{metrics['folds']['pooled']['weighted_f1']}\n"
+    )
+    sample = rows_of(features, np.arange(min(8, len(corpus.names))))
+    return write_graph(vote, out, manifest, sample, card)
