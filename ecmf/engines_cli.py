@@ -111,13 +111,16 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def run_prune(options: argparse.Namespace) -> int:
-    """Delete engines that nothing here can load any more: another version, device or model; or all of them."""
+    """Delete engines that nothing here loads any more: of another version or device, or of
+    a model that was replaced; or all of them."""
     versions = {name: backend.identity() for name, backend in BACKENDS.items() if backend.probe()[0]}
-    models = {bundle.sha256 for bundle in bundles([], offline=True)}
+    current = {bundle.manifest.name: bundle.sha256 for bundle in bundles([], offline=True)}
     removed, freed = [], 0
     for folder, record in cache.records():
-        stale = record.identity != versions.get(record.backend) or record.model_sha256 not in models
-        if options.all or (stale and not (record.target and record.model_sha256 in models)):
+        name = record.bundle.partition("+")[0].rpartition("-")[0]
+        replaced = current.get(name, record.model_sha256) != record.model_sha256
+        elsewhere = record.target is None and record.identity != versions.get(record.backend)
+        if options.all or replaced or elsewhere:
             freed += sum(path.stat().st_size for path in folder.glob("*"))
             removed.append(folder.name)
             shutil.rmtree(folder, ignore_errors=True)

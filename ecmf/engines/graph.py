@@ -18,6 +18,7 @@ DYNAMIC = "DynamicQuantizeLinear"
 """Marks a graph with int8 weights whose activations are quantized as it runs: only ONNX Runtime is fast at that."""
 DELICATE = frozenset({"ReduceMean", "ReduceSum", "Pow", "Sqrt", "Reciprocal", "Div", "Range", "IsNaN"})
 """Kept in float32 by `narrowed`: sums and squares leave float16's range, and these cost next to nothing."""
+TINY = float(np.finfo(np.float16).smallest_normal)
 
 
 def path_of(bundle: Bundle, precision: Precision) -> Path:
@@ -181,16 +182,19 @@ def narrowed(model: Any, precision: Precision) -> Any:
         if node.op_type in ("Resize", "QuantizeLinear", "DequantizeLinear")
         for name in node.input[1:]
     }
-    _narrow_constants(graph, floats - fixed, narrow, onnx.numpy_helper)
+    tiny = _tiny(graph, onnx.numpy_helper) if precision == "fp16" else set()
+    _narrow_constants(graph, floats - fixed - tiny, narrow, onnx.numpy_helper)
     nodes: list[Any] = []
     cast = _caster(nodes, helper, {wide: "wide", narrow: "narrow"})
     outputs = {o.name: f"{o.name}.{precision}" for o in graph.output if o.name in floats}
     inputs = {i.name: cast(i.name, narrow) for i in graph.input if i.name in floats}
     names = {**inputs, **outputs}
     for node in graph.node:
-        delicate = node.op_type in DELICATE and any(name in floats for name in (*node.input, *node.output))
+        delicate = (node.op_type in DELICATE or not tiny.isdisjoint(node.input)) and any(
+            name in floats for name in (*node.input, *node.output)
+        )
         node.input[:] = [
-            cast(names.get(name, name), wide) if delicate and name in floats else names.get(name, name)
+            cast(names.get(name, name), wide) if delicate and name in floats - tiny else names.get(name, name)
             for name in node.input
         ]
         _retarget(node, wide, narrow)
@@ -212,6 +216,16 @@ def narrowed(model: Any, precision: Precision) -> Any:
     graph.node.extend(nodes)
     del graph.value_info[:]
     return model
+
+
+def _tiny(graph: Any, numpy_helper: Any) -> set[str]:
+    """Constants that float16 would lose, such as the 1e-9 that keeps a division or a logarithm finite."""
+    found = set()
+    for name, proto in _constants(graph):
+        value = numpy_helper.to_array(proto)
+        if value.dtype == np.float32 and value.size == 1 and 0 < abs(value.item()) < TINY:
+            found.add(name)
+    return found
 
 
 def _caster(nodes: list[Any], helper: Any, words: Mapping[int, str]) -> Callable[[str, int], str]:

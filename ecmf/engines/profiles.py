@@ -22,8 +22,6 @@ USUAL = {
 }
 """Smallest, usual and largest value of a dynamic size that the manifest does not limit. A picture's longer side is
 640 at most: what the face finder shrinks it to."""
-SPEECH = tuple(100 * seconds for seconds in (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30))
-"""Frames of the speech encoder's buckets: one static profile each (ecmf.speech.BUCKETS_S)."""
 
 
 def profiles(bundle: Bundle, spec: EngineSpec) -> list[Profile]:
@@ -33,7 +31,7 @@ def profiles(bundle: Bundle, spec: EngineSpec) -> list[Profile]:
     """
     sizes = dict(spec.sizes)
     if bundle.manifest.extra.get("architecture") == "whisper-encoder":
-        sizes.setdefault("frames", SPEECH)
+        sizes.setdefault("frames", speech_frames())
     free = {d for port in bundle.manifest.inputs for d in port.shape if isinstance(d, str)}
     listed = {name: values for name, values in sizes.items() if name in free}
     result: list[Profile] = []
@@ -51,6 +49,13 @@ def profiles(bundle: Bundle, spec: EngineSpec) -> list[Profile]:
             profile[port.name] = (low, usual, high)
         result.append(profile)
     return result
+
+
+def speech_frames() -> tuple[int, ...]:
+    """Log-mel frames of the lengths that the speech encoder rounds audio up to."""
+    from ecmf.speech import BUCKETS_S
+
+    return tuple(100 * seconds for seconds in BUCKETS_S)
 
 
 def limits(bundle: Bundle, size: str) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from ecmf.bundle import SHIPPED, Bundle, Manifest, Port, load_bundle, write_bund
 from ecmf.engines import cache, cuda, graph
 from ecmf.engines.base import EngineSpec, Unsuitable
 from ecmf.engines.choose import BACKENDS, open_engine
-from ecmf.engines.profiles import SPEECH, fitting, is_static, profiles
+from ecmf.engines.profiles import fitting, is_static, profiles, speech_frames
 from ecmf.errors import EngineError, MissingExtra
 
 onnx = pytest.importorskip("onnx")
@@ -186,9 +186,9 @@ def test_tflite_is_left_to_openvino(bundle: Callable[..., Bundle], tmp_path: Pat
 
 def test_the_speech_encoder_gets_a_static_profile_per_bucket(bundle: Callable[..., Bundle]) -> None:
     found = profiles(bundle("speech-tiny.en", "whisper-tiny.en"), EngineSpec())
-    assert [profile["mel"][1] for profile in found] == [(1, 80, frames) for frames in SPEECH]
+    assert [profile["mel"][1] for profile in found] == [(1, 80, frames) for frames in speech_frames()]
     assert all(is_static(profile) for profile in found)
-    assert fitting({"mel": (1, 80, 500)}, found) == SPEECH.index(500)
+    assert fitting({"mel": (1, 80, 500)}, found) == speech_frames().index(500)
     assert fitting({"mel": (1, 80, 501)}, found) is None
 
 

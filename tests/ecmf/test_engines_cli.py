@@ -1,0 +1,213 @@
+"""Given `ecmf-models engines`, what is built is listed with its proof, found again, tuned and cleared away."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ecmf import golden
+from ecmf.bundle import Bundle, Manifest, Port, write_bundle
+from ecmf.engines import cache, tuned
+from ecmf.engines.base import EngineSpec
+from ecmf.engines.choose import BACKENDS, open_engine
+from ecmf.fetch import locked
+from ecmf.models_cli import main
+
+onnx = pytest.importorskip("onnx")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of this test's own."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    monkeypatch.setenv("ECMF_CACHE", str(folder))
+    return folder
+
+
+def line(folder: Path, slope: float = 2.0) -> Bundle:
+    """slope * x + 1 over a free batch, with a golden input."""
+    from onnx import TensorProto, helper
+
+    values = (("slope", slope), ("one", 1.0))
+    constants = [helper.make_tensor(name, TensorProto.FLOAT, [1], [value]) for name, value in values]
+    nodes = [helper.make_node("Mul", ["x", "slope"], ["d"]), helper.make_node("Add", ["d", "one"], ["y"])]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 3]) for n in "xy")
+    graph = helper.make_graph(nodes, "line", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    ports = (Port("x", "float32", ("batch", 3)),), (Port("y", "float32", ("batch", 3)),)
+    sample = np.array([[1, 2, 3]], np.float32)
+    files: dict[str, Path | bytes] = {
+        "model.onnx": model.SerializeToString(),
+        "golden.json": golden.write([{"inputs": {"x": sample}, "outputs": {"y": slope * sample + 1}}]),
+    }
+    return write_bundle(folder, Manifest("line", "1", *ports, "test"), files)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return line(tmp_path / "line")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """The JSON that a command prints."""
+    assert main(["engines", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def build(bundle: Bundle, *more: str) -> list[str]:
+    return ["build", "--offline", "--bundle", str(bundle.folder), *more]
+
+
+def test_what_is_built_is_listed_with_its_proof(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    (built,) = run(capsys, *build(bundle, "--backend", "onnxruntime"))
+    (listed,) = run(capsys, "list")
+    assert listed.items() <= built.items()
+    assert listed["bundle"] == bundle.id and listed["backend"] == "onnxruntime"
+    assert listed["parity_error"] <= 1e-4 and listed["latency_ms"] > 0 and listed["unproven"] is None
+    assert listed["bytes"] == (Path(listed["path"]) / "engine.bin").stat().st_size
+
+
+def test_a_second_build_finds_the_first(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    (first,) = run(capsys, *build(bundle, "--backend", "openvino"))
+    before = (Path(first["path"]) / "engine.bin").stat()
+    (second,) = run(capsys, *build(bundle, "--backend", "openvino"))
+    assert second == first
+    assert (Path(first["path"]) / "engine.bin").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_auto_takes_the_first_that_runs_here_and_ecmf_live_finds_it(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, *build(bundle))
+    engine = open_engine(bundle)
+    (record,) = [record for _, record in cache.records()]
+    assert engine.backend == record.backend
+
+
+def test_a_batch_gets_an_engine_of_its_own(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, *build(bundle, "--backend", "onnxruntime"))
+    (row,) = run(capsys, *build(bundle, "--backend", "onnxruntime", "--batch", "1,4"))
+    assert row["spec"]["sizes"] == {"batch": [1, 4]} and row["parity_error"] <= 1e-4
+    assert len(run(capsys, "list")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["build", "--offline", "--batch", "0"], "--batch is '0'"),
+        (["build", "--offline", "--batch", "many"], "--batch is 'many'"),
+        (["build", "--offline", "--target", "gpu"], "--target is 'gpu'"),
+        (["build", "--offline", "--bundle", "nothing"], "unknown bundle 'nothing'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["engines", *arguments]) == 2
+    lines = [text for text in capsys.readouterr().err.splitlines() if text.startswith("ecmf-models: ")]
+    assert told in lines[-1]
+
+
+def test_a_precision_that_a_backend_has_not_is_said(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["engines", *build(bundle, "--backend", "onnxruntime", "--precision", "bf16")]) == 2
+    assert "onnxruntime computes in fp32 or int8" in capsys.readouterr().err
+    assert main(["engines", *build(bundle, "--precision", "int8")]) == 2
+    assert "python -m train.quantize" in capsys.readouterr().err
+    assert list(cache.records()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocker = tmp_path / "blocker"
+    blocker.write_text("a file where the folder should be")
+    monkeypatch.setenv("ECMF_CACHE", str(blocker))
+    assert main(["engines", *build(bundle, "--backend", "onnxruntime")]) == 2
+    assert "cannot keep engines" in capsys.readouterr().err
+
+
+def test_prune_clears_what_nothing_here_can_load(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(type(BACKENDS["onnxruntime"]), "identity", lambda self: "onnxruntime 0.1 on CPU")
+        run(capsys, *build(bundle, "--backend", "onnxruntime"))
+    (kept,) = run(capsys, *build(bundle, "--backend", "onnxruntime"))
+    pruned = run(capsys, "prune")
+    assert len(pruned["removed"]) == 1 and pruned["bytes"] > 0
+    assert [row["path"] for row in run(capsys, "list")] == [kept["path"]]
+    assert len(run(capsys, "prune", "--all")["removed"]) == 1
+    assert run(capsys, "list") == []
+
+
+def test_a_build_waits_for_the_one_that_is_under_way(bundle: Bundle, home: Path) -> None:
+    folder = home / "engines" / cache.key(bundle, BACKENDS["onnxruntime"], EngineSpec())
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ecmf.models_cli", "engines", *build(bundle, "--backend", "onnxruntime")],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+        assert process.stderr is not None
+        for told in process.stderr:
+            if "waiting for another process" in told:
+                break
+        else:
+            pytest.fail("the second build did not wait")
+        assert not folder.exists()
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert len(list(cache.records())) == 1
+
+
+def test_tune_keeps_the_fastest_and_auto_takes_it(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    told = run(capsys, "tune", "--offline", "--bundle", str(bundle.folder))
+    able = [row for row in told["rows"] if row["p50_ms"] is not None]
+    (chosen,) = [row for row in told["rows"] if row["chosen"]]
+    assert {row["backend"] for row in able} == {"openvino", "onnxruntime"}
+    assert chosen["p50_ms"] == min(row["p50_ms"] for row in able)
+    assert all(row["reason"] for row in told["rows"] if row["p50_ms"] is None)
+    engine = open_engine(bundle)
+    assert (engine.backend, engine.precision) == (chosen["backend"], chosen["precision"])
+
+
+def test_a_choice_made_on_another_machine_is_not_used(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned.store({(bundle.sha256, 1): tuned.Choice("onnxruntime", "fp32", 0.1)})
+    assert open_engine(bundle).backend == "onnxruntime"
+    assert open_engine(bundle, threads=2).backend == "openvino"
+    monkeypatch.setattr(tuned, "fingerprint", lambda: {"processor": "another"})
+    assert tuned.choice(bundle, 1) is None
+    assert open_engine(bundle).backend == "openvino"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"machine": 1}'])
+def test_a_broken_choice_file_is_as_none(bundle: Bundle, content: str) -> None:
+    tuned.store({(bundle.sha256, 1): tuned.Choice("onnxruntime", "fp32", 0.1)})
+    tuned.file().write_text(content)
+    assert open_engine(bundle).backend == "openvino"
+
+
+def test_an_asked_for_precision_is_not_overruled_by_tuning(bundle: Bundle) -> None:
+    tuned.store({(bundle.sha256, 1): tuned.Choice("onnxruntime", "fp32", 0.1)})
+    assert open_engine(bundle, precision="fp32").backend == "openvino"
+
+
+def test_a_new_model_of_the_same_name_makes_the_old_engine_stale(tmp_path: Path) -> None:
+    first, second = line(tmp_path / "a"), line(tmp_path / "b", slope=3.0)
+    for model in (first, second):
+        engine = open_engine(model, backend="onnxruntime")
+        x = np.ones((1, 3), np.float32)
+        assert np.allclose(engine.run({"x": x})["y"], (2 if model is first else 3) * x + 1)
+    assert len(list(cache.records())) == 2
