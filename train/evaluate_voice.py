@@ -19,12 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecmf.branches.voice import WINDOW_S, VoiceBranch
 from ecmf.bundle import SHIPPED, Bundle, load_bundle
 from ecmf.engines.choose import cache_dir, open_engine
 from ecmf.errors import DataError, EcmfError
 from ecmf.labels import EKMAN
 from ecmf.speech import SpeechEncoder
+from ecmf.vad import BLOCK, SpeechDetector
+from ecmf.weights import fetch
 from train.datasets.emodb import read_emodb
+from train.datasets.prompts import read_prompts
 from train.datasets.ravdess import read_ravdess
 from train.datasets.speech_clip import Clip
 from train.voice_features import Features, Take, extract
@@ -44,6 +48,8 @@ class VoiceData:
 
     ravdess: Path
     emodb: Path
+    prompts: Path | None = None
+    """Ordinary speech; optional."""
     cache: Path = dataclasses.field(default_factory=lambda: cache_dir() / "voice-features")
 
 
@@ -159,7 +165,39 @@ def _as_it_is(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     if german:
         truth = truth_of(german)
         table["emodb"] = scores(truth, probs(german, "clean"), np.unique(truth).tolist())
+    if data.prompts is not None:
+        ordinary = held_out(read_prompts(data.prompts), bundle)
+        table["ordinary_speech"] = _neutrality(probs(ordinary, "clean"))
+    table["demo_reading"] = _neutrality(demo_reading(bundle, encoder))
     return table
+
+
+def _neutrality(probs: NDArray[np.floating]) -> dict[str, Any]:
+    """How often ordinary speech is called neutral, how surely, and what else it is called."""
+    guess = probs.argmax(1)
+    return {
+        "judged": len(probs),
+        "neutral": round(float((guess == EKMAN.index("neutral")).mean()), 4),
+        "confidence": round(float(probs.max(1).mean()), 4),
+        "called": {EKMAN[k]: int((guess == k).sum()) for k in np.unique(guess).tolist()},
+    }
+
+
+def demo_reading(bundle: Bundle, encoder: SpeechEncoder) -> NDArray[np.float32]:
+    """The live branch over the two demo readings, twice a second: float32[n, 7]. Nothing was trained on them."""
+    detector, branch = SpeechDetector(), VoiceBranch(bundle, encoder=encoder)
+    rows = []
+    for name in ("demo-speech", "demo-speech-short"):
+        audio = Clip(name, "neutral", name, "", "", fetch(name)).audio()
+        detector.reset()
+        speech = detector.process(audio[: len(audio) // BLOCK * BLOCK])
+        for end in range(2 * BLOCK * 16, len(audio), BLOCK * 16):
+            begin = max(0, end - round(WINDOW_S * 16000)) // BLOCK * BLOCK
+            heard = audio[begin:end]
+            cue = branch.process(heard, encoder.encode(heard), speech[begin // BLOCK : end // BLOCK], 0, end)
+            if cue is not None and cue.probs is not None:
+                rows.append(cue.probs)
+    return np.array(rows)
 
 
 def _refitted(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
@@ -167,7 +205,7 @@ def _refitted(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     from train.voice_training import folds, predict, read_recipe, train
 
     recipe = read_recipe(bundle.folder / "recipe.toml")
-    ravdess, emodb = load_corpora(recipe, data)
+    ravdess, emodb = load_corpora(recipe, data)[:2]
     truth, parts = ravdess.labels, folds(ravdess.speakers)
     logits = np.zeros((len(truth), len(EKMAN)), np.float32)
     for fold in np.unique(parts):
@@ -195,13 +233,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m train.evaluate_voice", description=__doc__)
     parser.add_argument("--ravdess", type=Path, required=True, help="folder with Actor_01 … or parquet file")
     parser.add_argument("--emodb", type=Path, required=True, help="folder with wav/ or parquet file")
+    parser.add_argument("--prompts", type=Path, help="folder of Asterisk prompts, ordinary speech (optional)")
     parser.add_argument("--bundle", type=Path, default=SHIPPED / "voice")
     parser.add_argument("--cache", type=Path, default=None, help="folder for features")
     parser.add_argument("--refit", action="store_true", help="train anew: folds and cross-corpus")
     parser.add_argument("--json", action="store_true", help="JSON on stdout")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    data = VoiceData(options.ravdess, options.emodb)
+    data = VoiceData(options.ravdess, options.emodb, options.prompts)
     if options.cache:
         data = dataclasses.replace(data, cache=options.cache)
     try:

@@ -30,6 +30,11 @@ TRAINING_DATA: Mapping[str, Mapping[str, str]] = {
         "licence": "research use",
         "source": "Burkhardt et al. 2005, http://emodb.bilderbar.info; anger, neutral, happiness, sadness",
     },
+    "prompts": {
+        "name": "Asterisk's spoken prompts, as neutral",
+        "licence": "CC BY-SA 3.0, CC BY 3.0 (Russian)",
+        "source": "Debian asterisk-core-sounds-{en,es,fr,it,ru}-g722, asterisk-prompt-it-menardi-wav",
+    },
 }
 
 
@@ -107,6 +112,7 @@ def export(
             training_data=tuple(
                 {**about, "speakers": sorted(s for s in trained if s.startswith(f"{name}-"))}
                 for name, about in TRAINING_DATA.items()
+                if any(s.startswith(f"{name}-") for s in trained)
             ),
             metrics=metrics,
             golden={"file": "golden.json", **golden_from, "tolerance": 1e-2},

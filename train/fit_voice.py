@@ -1,4 +1,4 @@
-"""Train the voice branch: `python -m train.fit_voice --ravdess PATH --emodb PATH --out DIR`.
+"""Train the voice branch: `python -m train.fit_voice --ravdess PATH --emodb PATH [--prompts DIR] --out DIR`.
 
 Features of every take are cached shard by shard, so a stopped run goes on where it was; training itself takes
 minutes. Calibrated out of fold on the training speakers; the held-out speakers of the recipe are never touched.
@@ -22,6 +22,7 @@ from ecmf.errors import DataError, EcmfError, need
 from ecmf.labels import EKMAN
 from ecmf.speech import SpeechEncoder
 from train.datasets.emodb import read_emodb
+from train.datasets.prompts import read_prompts
 from train.datasets.ravdess import read_ravdess
 from train.evaluate_voice import VoiceData, evaluate, scores, softmax
 from train.export_voice import export, golden_inputs
@@ -34,14 +35,17 @@ RECIPE = Path(__file__).parent / "recipes" / "voice.toml"
 GOLDEN_WEIGHT, GOLDEN_FROM_S, GOLDEN_TO_S = "demo-speech-short", 1.0, 4.2
 
 
-def load_corpora(recipe: Recipe, data: VoiceData) -> tuple[Corpus, Corpus]:
-    """RAVDESS and EMO-DB with the features of all the recipe's takes."""
+def load_corpora(recipe: Recipe, data: VoiceData) -> list[Corpus]:
+    """RAVDESS, EMO-DB and, where given, ordinary speech, with the features of all the recipe's takes."""
     encoder = SpeechEncoder(recipe.encoder)
     takes = [Take("clean"), *(Take(f"augmented-{n}") for n in range(recipe.takes))]
-    corpora = []
-    for clips in (read_ravdess(data.ravdess), read_emodb(data.emodb)):
-        corpora.append(Corpus(clips, [extract(clips, take, encoder, data.cache) for take in takes]))
-    return corpora[0], corpora[1]
+    sources = [(read_ravdess(data.ravdess), False), (read_emodb(data.emodb), False)]
+    if data.prompts is not None:
+        sources.append((read_prompts(data.prompts), True))
+    return [
+        Corpus(clips, [extract(clips, take, encoder, data.cache) for take in takes], complete)
+        for clips, complete in sources
+    ]
 
 
 def temperature_of(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
@@ -73,11 +77,11 @@ def fit(recipe_path: Path, data: VoiceData, out: Path) -> Bundle:
     """Features, training, calibration, bundle, and the measures of the held-out speakers inside it."""
     torch.set_num_threads(1)
     recipe = read_recipe(recipe_path)
-    corpora = list(load_corpora(recipe, data))
+    corpora = load_corpora(recipe, data)
     speakers = {speaker for corpus in corpora for speaker in corpus.speakers.tolist()}
-    unknown = set(recipe.held_out) - speakers
+    unknown = {name for name in recipe.held_out if data.prompts or not name.startswith("prompts-")} - speakers
     if unknown:
-        raise DataError(f"{recipe_path}: held-out speaker {sorted(unknown)[0]!r} is in neither corpus")
+        raise DataError(f"{recipe_path}: held-out speaker {sorted(unknown)[0]!r} is in no corpus")
     rows = [np.flatnonzero(~np.isin(corpus.speakers, recipe.held_out)) for corpus in corpora]
     temperature, calibration = calibrate(corpora, rows, recipe)
     log.info("temperature %.3f, out of fold UAR %.3f", temperature, calibration["uar"])
@@ -111,12 +115,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m train.fit_voice", description=__doc__)
     parser.add_argument("--ravdess", type=Path, required=True, help="folder with Actor_01 … or parquet file")
     parser.add_argument("--emodb", type=Path, required=True, help="folder with wav/ or parquet file")
+    parser.add_argument("--prompts", type=Path, help="folder of Asterisk prompts, ordinary speech (optional)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--cache", type=Path, default=None, help="folder for features")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    data = VoiceData(options.ravdess, options.emodb)
+    data = VoiceData(options.ravdess, options.emodb, options.prompts)
     if options.cache:
         data = dataclasses.replace(data, cache=options.cache)
     try:

@@ -19,12 +19,15 @@ says nothing when less than 0.4 s of that is there.
 - RAVDESS speech (Livingstone & Russo 2018), CC BY-NC-SA 4.0: acted North American English, two sentences; calm counts
   as neutral. **Non-commercial**: so are these weights. For commercial use train on your own recordings.
 - EMO-DB (Burkhardt et al. 2005), four of its classes, research use: acted German.
-- Never heard in training: {held_out}.
+{prompts}- Never heard in training: {held_out}.
 
 ## Measured on the held-out speakers
 RAVDESS, {clips} clips: UAR {uar:.3f} (95 % {low:.3f} to {high:.3f}), accuracy {accuracy:.3f}, expected calibration
 error {ece:.3f}; women {women:.3f}, men {men:.3f}. EMO-DB, {german_clips} clips, four classes: UAR {german:.3f}.
 With so few speakers the interval over clips understates what another speaker may bring.
+
+Ordinary speech{ordinary}: the two demo readings, judged twice a second ({judged} times), are called neutral in
+{neutral:.0%} with a mean confidence of {confidence:.2f}.
 
 | label | recall |
 |---|---|
@@ -48,11 +51,16 @@ not decide anything about a person by it. Emotion recognition at work and in edu
 narrow exceptions, and people must be told (AI Act, Articles 5 and 50).
 """
 
+_PROMPTS = """- Asterisk's spoken prompts (CC BY-SA 3.0; Russian CC BY 3.0), professional voices in several languages,
+  as neutral: actors' neutral alone is unlike how people ordinarily speak.
+"""
+
 
 def card(measured: Mapping[str, Any], recipe: Recipe) -> str:
     """Markdown. ``measured``: calibration and the held-out table of train.evaluate_voice."""
     table = measured["held_out"]
     english = table["ravdess"]
+    ordinary = table.get("ordinary_speech")
     return _TEXT.format(
         encoder=recipe.encoder,
         prosody=len(FEATURES),
@@ -74,5 +82,10 @@ def card(measured: Mapping[str, Any], recipe: Recipe) -> str:
             for seconds, row in table["windows"].items()
         ),
         conditions="\n".join(f"| {name} | {value:.3f} |" for name, value in table["conditions"].items()),
+        prompts=_PROMPTS if ordinary else "",
+        ordinary=f" (prompts of a voice never heard: {ordinary['neutral']:.0%} neutral)" if ordinary else "",
+        judged=table["demo_reading"]["judged"],
+        neutral=table["demo_reading"]["neutral"],
+        confidence=table["demo_reading"]["confidence"],
         fold_ece=measured["calibration"]["calibration_error"],
     )

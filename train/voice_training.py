@@ -78,6 +78,8 @@ class Corpus:
 
     clips: Sequence[Clip]
     takes: Sequence[Features]
+    complete: bool = False
+    """Whether labels that no clip has were possible answers all the same (ordinary speech: all of it is neutral)."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -151,7 +153,7 @@ def gather(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], reductio
                     f"clip {corpus.clips[row].name} of {corpus.clips[row].speaker} holds no speech"
                 )
         labels.append(y)
-        possible.append(np.tile(present, (len(chosen), 1)))
+        possible.append(np.tile(present | corpus.complete, (len(chosen), 1)))
         weights.append((len(chosen) / present.sum() / counts[y]) ** 0.5)
     return Samples(
         takes, np.concatenate(labels), np.concatenate(possible), np.concatenate(weights).astype(np.float32)

@@ -11,6 +11,7 @@ import pytest
 from ecmf.errors import DataError
 from train import augment_audio
 from train.datasets.emodb import read_emodb
+from train.datasets.prompts import read_prompts
 from train.datasets.ravdess import read_ravdess
 from train.datasets.speech_clip import Clip
 
@@ -100,3 +101,14 @@ def test_distortion_stays_sound_and_repeats_with_its_seed() -> None:
         once, again = (augment_audio.distort(audio, np.random.default_rng(seed)) for _ in range(2))
         np.testing.assert_array_equal(once, again)
         assert once.dtype == np.float32 and np.isfinite(once).all() and np.abs(once).max() <= 1.5
+
+
+def test_prompts_are_neutral_and_capped(tmp_path: Path) -> None:
+    for number in range(4):
+        tone(tmp_path / "sounds" / "it_IT_m_Carlo" / f"vm-{number}.wav")
+    tone(tmp_path / "sounds" / "it_IT_m_Carlo" / "beep.wav", seconds=0.05)  # too short to be a sentence
+    clips = read_prompts(tmp_path, per_folder=3)
+    assert len(clips) == 3 and {c.name for c in clips} < {f"it_IT-vm-{n}" for n in range(4)}
+    assert {(c.label, c.speaker, c.sex) for c in clips} == {("neutral", "prompts-Carlo", "M")}
+    with pytest.raises(DataError, match="en_US_f_Allison"):
+        read_prompts(tmp_path / "sounds" / "it_IT_m_Carlo")

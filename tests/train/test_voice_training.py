@@ -1,0 +1,129 @@
+"""Training, scores and folds of the voice network, on features whose answer is known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+import torch
+
+from ecmf.errors import UsageError
+from ecmf.labels import EKMAN
+from ecmf.prosody import FEATURES
+from train.datasets.speech_clip import Clip
+from train.evaluate_voice import calibration_error, scores, softmax, uar
+from train.fit_voice import RECIPE, temperature_of
+from train.voice_features import Features
+from train.voice_training import Corpus, Recipe, folds, predict, read_recipe, train
+
+WIDTH = 8
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    small = {"states": 12, "members": 2, "hidden": 16, "embedding": 8, "epochs": 12, "batch": 16}
+    return dataclasses.replace(read_recipe(RECIPE), learning_rate=0.01, **small)
+
+
+def corpus(labels: list[str], seed: int, complete: bool = False) -> Corpus:
+    """Twenty clips a label; its number shows in the speech frames, and another label's in the silent ones."""
+    rng = np.random.default_rng(seed)
+    states, masks, clips = [], [], []
+    for index in range(20 * len(labels)):
+        k = EKMAN.index(labels[index % len(labels)])
+        length = int(rng.integers(8, 20))
+        mask = (np.arange(length) >= length // 2).astype(np.float32)
+        signal = rng.normal(0, 0.5, (3, length, WIDTH))
+        signal[:, mask > 0, k] += 3
+        signal[:, mask == 0, (k + 1) % 7] += 6
+        states.append(signal.astype(np.float16))
+        masks.append(mask)
+        clips.append(Clip(str(index), EKMAN[k], f"s{index % 6}", "F", "", b""))
+    prosody = rng.normal(0, 1, (len(clips), len(FEATURES))).astype(np.float32)
+    return Corpus(clips, [Features(states, masks, prosody)], complete)
+
+
+def test_it_learns_from_the_speech_and_ignores_the_silence(recipe: Recipe) -> None:
+    trained, fresh = corpus(list(EKMAN), 0), corpus(list(EKMAN), 1)
+    network = train([trained], [np.arange(len(trained.clips))], recipe)
+    logits = predict(network, fresh.takes[0], np.arange(len(fresh.clips)))
+    assert uar(fresh.labels, logits.argmax(1)) > 0.95
+
+
+def test_the_same_seed_gives_the_same_network(recipe: Recipe) -> None:
+    data = corpus(["neutral", "anger"], 0)
+    rows = np.arange(len(data.clips))
+    one, other = (predict(train([data], [rows], recipe), data.takes[0], rows) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_corpus_does_not_teach_that_its_missing_labels_are_rare(recipe: Recipe) -> None:
+    """Fear is known from one corpus only; clips of the other, which has none, must not push it down."""
+    both = [corpus(["fear", "anger", "neutral"], 0), corpus(["anger", "neutral"], 1)]
+    network = train(both, [np.arange(60), np.arange(40)], recipe)
+    fresh = corpus(["fear", "anger", "neutral"], 2)
+    logits = predict(network, fresh.takes[0], np.arange(60))
+    assert uar(fresh.labels, logits.argmax(1)) > 0.9
+
+
+def test_silence_alone_is_no_opinion(recipe: Recipe) -> None:
+    data = corpus(["neutral", "anger"], 0)
+    network = train([data], [np.arange(40)], dataclasses.replace(recipe, epochs=1))
+    silent = Features(
+        [data.takes[0].states[0]], [np.zeros_like(data.takes[0].masks[0])], data.takes[0].prosody[:1]
+    )
+    assert not predict(network, silent, np.arange(1)).any()
+
+
+def test_the_reduction_does_not_change_what_the_exported_network_says(recipe: Recipe) -> None:
+    """`predict` drops silent frames before the members; the bundle takes them masked."""
+    data = corpus(["neutral", "anger"], 0)
+    network = train([data], [np.arange(40)], recipe)
+    features = data.takes[0]
+    with torch.no_grad():
+        whole = network(
+            torch.from_numpy(features.states[0].astype(np.float32))[None],
+            torch.from_numpy(features.masks[0])[None],
+            torch.from_numpy(features.prosody[:1]),
+        )[1].numpy()
+    np.testing.assert_allclose(predict(network, features, np.arange(1)), whole, atol=0.02)
+
+
+def test_folds_keep_speakers_whole() -> None:
+    speakers = np.array([f"ravdess-{n:02d}" for n in range(2, 25) for _ in range(3)])
+    parts = folds(speakers)
+    assert set(parts.tolist()) == set(range(6))
+    assert all(len(set(parts[speakers == s].tolist())) == 1 for s in set(speakers.tolist()))
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (4000, 7)).astype(np.float32)
+    truth = np.array([rng.choice(7, p=p) for p in softmax(logits)])
+    assert temperature_of(3 * logits, truth) == pytest.approx(3, rel=0.1)
+    sure = softmax(3 * logits)
+    assert calibration_error(sure.argmax(1) == truth, sure.max(1)) > 0.1
+    right = softmax(3 * logits, 3)
+    assert calibration_error(right.argmax(1) == truth, right.max(1)) < 0.05
+
+
+def test_scores_of_a_subset_of_labels() -> None:
+    truth = np.array([0, 0, 1, 1])
+    probs = np.zeros((4, 7))
+    probs[:, 5] = 0.9  # not among the corpus's labels
+    probs[[0, 2, 3], [0, 1, 1]] = 0.05
+    probs[1, 1] = 0.05
+    table = scores(truth, probs, [0, 1])
+    assert table["uar"] == 0.75 and table["recall"] == {"neutral": 0.5, "happiness": 1.0}
+
+
+def test_an_unknown_key_in_a_recipe_is_named(tmp_path: pytest.TempPathFactory) -> None:
+    path = tmp_path / "voice.toml"  # type: ignore[operator]
+    path.write_text(RECIPE.read_text() + "\nspeed = 3\n")
+    with pytest.raises(UsageError, match="unknown key 'speed'"):
+        read_recipe(path)
