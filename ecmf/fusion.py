@@ -50,11 +50,22 @@ class EcmfHead(nn.Module):
         self.dropout = nn.Dropout(options.dropout)
         self.trust = nn.Parameter(torch.full((len(MODALITIES),), 0.5413))  # softplus -> 1
         self.prior = nn.Parameter(torch.zeros(len(MODALITIES), labels))
+        self.bias = nn.Parameter(torch.zeros(labels))
         self.temperature = nn.Parameter(torch.zeros(1 + len(MODALITIES)), requires_grad=False)
         self.register_buffer("experts", EXPERTS.clone())
         for layer in (self.weigh, self.read):  # start as the product of experts
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+    def start_from(self, own: Tensor, prior: Tensor) -> None:
+        """Begin as the product of calibrated experts under ``prior``, which training can then only leave for cause.
+
+        own: float32[4, L], the label prior that each branch's probabilities contain (ones where it has none);
+        prior: float32[L], of the labels to be told apart. Both are positive.
+        """
+        with torch.no_grad():
+            self.prior.copy_(-torch.log(own))
+            self.bias.copy_(torch.log(prior))
 
     def forward(
         self, face: Tensor, scene: Tensor, voice: Tensor, text: Tensor, log_probs: Tensor, quality: Tensor
@@ -90,7 +101,7 @@ class EcmfHead(nn.Module):
         gate = evidence * expert / expert.sum(-1, keepdim=True).clamp(min=1e-6)
         opinions = functional.softplus(self.trust).view(1, -1, 1) * log_probs + self.prior
         logits = (gate.unsqueeze(-1) * opinions).sum(1)
-        logits = logits + self.read(self.dropout((weights.unsqueeze(-1) * tokens).sum(1)))
+        logits = logits + self.bias + self.read(self.dropout((weights.unsqueeze(-1) * tokens).sum(1)))
         scale = self.temperature[0] + (quality * self.temperature[1:]).sum(-1, keepdim=True)
         return logits * torch.exp(-scale), weights * present
 

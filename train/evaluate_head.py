@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from ecmf.cue import MODALITIES, Modality
 from ecmf.fusion import EXPERTS, EcmfHead
-from train.fit_head import subsets, tensors
+from train.fit_head import own_priors, subsets, tensors
 from train.pairing import Batch, PairingOptions, Pool, draw
 
 DRAWS = 4000
@@ -21,7 +21,7 @@ BINS = 15
 """Of the expected calibration error."""
 
 
-def predict(head: EcmfHead, batch: Batch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def predict(head: torch.nn.Module, batch: Batch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Probabilities float64[n, labels] and weights float64[n, 4]."""
     head.eval()
     inputs, _ = tensors(batch)
@@ -74,18 +74,8 @@ def expected_calibration_error(
     return float(sum(gaps))
 
 
-def own_priors(pools: Mapping[Modality, Pool], labels: int) -> dict[Modality, NDArray[np.float64]]:
-    """Label prior that each branch's probabilities contain: their mean over its own pool, as its labels fall there."""
-    priors: dict[Modality, NDArray[np.float64]] = {}
-    for modality, pool in pools.items():
-        if pool.probs is not None:
-            counts = np.bincount(pool.labels, minlength=labels) + 1.0
-            priors[modality] = counts / counts.sum()
-    return priors
-
-
 def evaluate(
-    head: EcmfHead,
+    head: torch.nn.Module,
     fit: Mapping[Modality, Pool],
     test: Mapping[Modality, Pool],
     labels: Sequence[str],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ def train_head(
     """Fit a head on synthetic pairs. With ``checkpoint`` it resumes after a kill and gives the same result."""
     torch.manual_seed(options.seed)
     head = EcmfHead({m: pools[m].embedding.shape[1] for m in MODALITIES}, len(labels), options.head)
+    head.start_from(*_priors(pools, prior))
 
     def sample(rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
         return tensors(draw(pools, len(labels), options.batch, rng, options.pairing, prior=prior))
@@ -82,7 +83,7 @@ def descend(
     of the labels.
     """
     torch.set_num_threads(1)
-    optimiser = torch.optim.AdamW(head.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+    optimiser = torch.optim.AdamW(_groups(head, options.weight_decay), options.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.learning_rate, options.steps)
     first = _resume(checkpoint, fingerprint, head, optimiser, schedule) if checkpoint else 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -108,6 +109,32 @@ def descend(
     head.eval()
 
 
+def own_priors(pools: Mapping[Modality, Pool], labels: int) -> dict[Modality, NDArray[np.float64]]:
+    """Label prior that each branch's probabilities contain: as the labels fall in the pools, one added to each."""
+    counts = {
+        m: np.bincount(p.labels, minlength=labels) + 1.0 for m, p in pools.items() if p.probs is not None
+    }
+    return {m: n / n.sum() for m, n in counts.items()}
+
+
+def _priors(pools: Mapping[Modality, Pool], prior: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """float32[4, L] and float32[L] for ``EcmfHead.start_from``."""
+    own = np.ones((len(MODALITIES), len(prior)))
+    for modality, share in own_priors(pools, len(prior)).items():
+        own[MODALITIES.index(modality)] = share
+    return torch.from_numpy(own).float(), torch.from_numpy(np.maximum(prior, 1e-4)).float()
+
+
+def _groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights decay towards 0; priors, trust and biases, whose 0 means nothing, do not."""
+    free = {"prior", "bias", "trust"}
+    named = list(head.named_parameters())
+    return [
+        {"params": [p for name, p in named if name not in free], "weight_decay": weight_decay},
+        {"params": [p for name, p in named if name in free], "weight_decay": 0.0},
+    ]
+
+
 def calibrate(
     head: EcmfHead,
     pools: Mapping[Modality, Pool],
@@ -115,9 +142,10 @@ def calibrate(
     prior: NDArray[np.float64],
     options: FitOptions,
 ) -> None:
-    """Fit the head's temperature on synthetic pairs of people it was not trained on."""
+    """Fit the head's temperature on synthetic pairs, without conflict or noise, of people it was not trained on."""
     rng = np.random.default_rng((options.seed, 2**31))
-    calibrate_on(head, draw(pools, len(labels), options.calibration, rng, options.pairing, prior=prior))
+    pairing = replace(options.pairing, conflict=0.0, noise=0.0)
+    calibrate_on(head, draw(pools, len(labels), options.calibration, rng, pairing, prior=prior))
 
 
 def calibrate_on(head: EcmfHead, batch: Batch) -> None:
