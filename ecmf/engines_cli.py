@@ -28,6 +28,8 @@ PRECISIONS = get_args(Precision)
 CPU = ("openvino", "onnxruntime")
 TUNED: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 """What `tune` compares on the CPU, where the backend, the processor and the bundle allow it."""
+VOICE_FRAMES_PER_SECOND = 12.5
+"""Frames of the voice network a second (ecmf.branches.voice: 50 states a second, four averaged)."""
 ROUNDS = 3
 """`tune` goes round its candidates this often, so that a busy moment does not decide; the best median counts."""
 
@@ -51,11 +53,15 @@ def bundles(names: Sequence[str], *, offline: bool) -> list[Bundle]:
 
 def live_shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
     """The shapes that the live branches ask for, so that an engine built here is the one they load."""
-    if bundle.manifest.name in ("face", "face-landmarks"):
-        return {
-            p.name: tuple(1 if isinstance(d, str) else d for d in p.shape) for p in bundle.manifest.inputs
-        }
-    return {}
+    sizes = {"batch": 1}
+    if bundle.manifest.name == "voice":
+        sizes["time"] = round(float(bundle.manifest.preprocessing["window_s"]) * VOICE_FRAMES_PER_SECOND)
+    elif bundle.manifest.name not in ("face", "face-landmarks"):
+        return {}
+    return {
+        port.name: tuple(sizes[size] if isinstance(size, str) else size for size in port.shape)
+        for port in bundle.manifest.inputs
+    }
 
 
 def run_build(options: argparse.Namespace) -> int:

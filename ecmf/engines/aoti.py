@@ -50,6 +50,7 @@ class AotiBackend:
         if spec.target:
             raise Unsuitable(f"aoti builds on the device that runs the engine, not for {spec.target}")
         inductor = need("torch._inductor", "gpu")
+        torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions
         with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(target, "w") as archive:
             for index, profile in enumerate(profiles(bundle, spec)):
                 part = Path(scratch) / f"{index}.pt2"

@@ -48,12 +48,14 @@ class TensorRtBackend:
         content = graph.read(bundle, spec.precision).SerializeToString()
         log = _logger(trt)
         builder = trt.Builder(log)
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # later: always
+        network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
         parser = trt.OnnxParser(network, log)
         if not parser.parse(content):
             told = [_told(parser.get_error(index)) for index in range(parser.num_errors)]
             raise EngineError(f"{self.name} cannot parse {bundle.id}: " + "; ".join(told or log.said))
         config = builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)  # on by default; its ten bits of mantissa are not fp32
         self._aim(trt, config, spec)
         for shapes in profiles(bundle, spec):
             profile = builder.create_optimization_profile()

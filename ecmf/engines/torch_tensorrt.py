@@ -52,7 +52,7 @@ class TorchTensorRtBackend:
                 part = Path(scratch) / f"{index}.ep"
                 try:
                     exported, examples = torch_graph.program(bundle, spec, profile, "cuda")
-                    compiled = trt.dynamo.compile(exported, arg_inputs=examples, min_block_size=1)
+                    compiled = trt.dynamo.compile(exported, arg_inputs=examples, disable_tf32=True)
                     trt.save(compiled, str(part), arg_inputs=examples)
                 except (RuntimeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
                     raise EngineError(f"torch-tensorrt cannot build {bundle.id}: {error}") from None

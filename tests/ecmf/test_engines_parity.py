@@ -203,3 +203,27 @@ def test_half_precision_graphs_stay_within_tolerance(named: Callable[[str], Bund
 def test_a_batch_is_proven_at_its_own_size(named: Callable[[str], Bundle]) -> None:
     samples = golden.inputs(named("face"), EngineSpec(sizes={"batch": (1, 4)}))
     assert {sample["face"].shape[0] for sample in samples} == {1, 4}
+
+
+@pytest.mark.slow
+def test_the_live_branches_find_what_was_built_ahead(
+    named: Callable[[str], Bundle], weight: Callable[[str], Path], fresh: Path
+) -> None:
+    from ecmf.branches.face import FaceBranch
+    from ecmf.branches.scene import SceneBranch
+    from ecmf.branches.text import TextBranch
+    from ecmf.branches.voice import VoiceBranch
+    from ecmf.models_cli import main
+
+    for needed in ("efficientnet-lite0", "whisper-base"):
+        weight(needed)
+    names = ["face", "face-detector", "face-landmarks", "face-blendshapes", "scene", "text", "voice"]
+    chosen = [part for name in names if named(name) for part in ("--bundle", name)]
+    assert main(["engines", "build", "--offline", *chosen]) == 0
+    built = {folder.name for folder, _ in cache.records()}
+    FaceBranch(offline=True)
+    SceneBranch(offline=True)
+    TextBranch()
+    VoiceBranch()
+    assert {folder.name for folder, _ in cache.records()} == built
+    assert all(record.parity and record.parity["passed"] for _, record in cache.records())
