@@ -46,8 +46,8 @@ def face(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
 def voice(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
     """The emotion network of the voice branch."""
     module = _part("train.fit_voice")
-    corpora = module.VoiceData(*(_corpus(data, "speech", names) for names in (RAVDESS, EMODB)), cache=cache)
-    bundle: Bundle = module.fit(recipe, corpora, out / "voice")
+    voices = module.VoiceData(*(corpus(data, "speech", names) for names in (RAVDESS, EMODB)), cache=cache)
+    bundle: Bundle = module.fit(recipe, voices, out / "voice")
     return bundle
 
 
@@ -57,12 +57,12 @@ def text(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
     from ecmf.weights import fetch
     from ecmf.wordpiece import WordPiece
 
-    meld, goemotions = _corpus(data, "text", MELD), _corpus(data, "text", GOEMOTIONS)
+    meld, goemotions = corpus(data, "text", MELD), corpus(data, "text", GOEMOTIONS)
     chosen = module.read_recipe(recipe)
-    corpus = module.read_corpus(meld, goemotions)
+    lines = module.read_corpus(meld, goemotions)
     minilm, tokenizer = fetch("minilm-fp32") / "model.safetensors", fetch("minilm-tokenizer")
     out.mkdir(parents=True, exist_ok=True)
-    model = module.fit(chosen, corpus, WordPiece(tokenizer), minilm, out)
+    model = module.fit(chosen, lines, WordPiece(tokenizer), minilm, out)
     written = module.write(
         model, tokenizer, out / "text", version=chosen.version, recipe=recipe.read_text("utf-8")
     )
@@ -112,7 +112,7 @@ def fit(
         chosen = config or RECIPES / f"{recipe}.toml"
         if not chosen.is_file():
             raise UsageError(f"no recipe {chosen}; --config names a TOML file like those in {RECIPES}")
-        return RECIPE[recipe](chosen, out or Path("runs") / recipe, _corpora(data), cache)
+        return RECIPE[recipe](chosen, out or Path("runs") / recipe, corpora(data), cache)
     if data is None:
         raise UsageError(
             "say what to train: --recipe NAME, --data DIR or --features DIR; --help explains them"
@@ -129,7 +129,8 @@ def fit(
     )
 
 
-def _corpora(data: Path | None) -> Path:
+def corpora(data: Path | None) -> Path:
+    """The folder of the corpora: ``data``, else $ECMF_DATA. Raises UsageError when there is none."""
     found = data or (Path(os.environ["ECMF_DATA"]) if os.environ.get("ECMF_DATA") else None)
     if found is None:
         raise UsageError(
@@ -140,8 +141,8 @@ def _corpora(data: Path | None) -> Path:
     return found
 
 
-def _corpus(data: Path, kind: str, names: Sequence[str]) -> Path:
-    """The first of ``names`` in ``data/kind`` or ``data``."""
+def corpus(data: Path, kind: str, names: Sequence[str]) -> Path:
+    """The first of ``names`` in ``data/kind`` or ``data``. Raises DataError when there is none."""
     for base in (data / kind, data):
         for name in names:
             if (base / name).exists():

@@ -147,10 +147,12 @@ def load(file: Path) -> list[clip_cues.Moment]:
     return list(moments)
 
 
-def assemble(listed: folder.Folder, clips: Sequence[Sequence[clip_cues.Moment]]) -> Samples:
+def assemble(
+    listed: folder.Folder, clips: Sequence[Sequence[clip_cues.Moment]], *, training: bool = True
+) -> Samples:
     """Stack the moments that can give an estimate: those with a face, a voice or words.
 
-    Raises DataError for a clip to train on without one, and for a label whose training clips all lack one.
+    Raises DataError when there is none, and for ``training`` when all clips to train on of some label lack one.
     """
     rows = [
         (number, moment)
@@ -158,10 +160,11 @@ def assemble(listed: folder.Folder, clips: Sequence[Sequence[clip_cues.Moment]])
         for moment in moments
         if moment.keys() & set(TRUST)
     ]
-    used = {number for number, _ in rows}
-    training = [number for number in used if listed.items[number].split == "train"]
-    for label in listed.labels:
-        if not any(listed.items[number].label == label for number in training):
+    if not rows:
+        raise DataError(f"{listed.table}: in no clip a face, a voice or words were found")
+    usable = {number for number, _ in rows if listed.items[number].split == "train"}
+    for label in listed.labels if training else ():
+        if not any(listed.items[number].label == label for number in usable):
             example = next(i for i in listed.items if i.label == label and i.split == "train")
             raise DataError(
                 f"{listed.where(example)}: in no clip labelled {label!r} in train a face, a voice or words were found"
@@ -185,8 +188,8 @@ def assemble(listed: folder.Folder, clips: Sequence[Sequence[clip_cues.Moment]])
     clip = np.array([number for number, _ in rows], np.int64)
     target = np.array([listed.labels.index(listed.items[n].label) for n in clip], np.int64)
     split = np.array([listed.items[n].split for n in clip])
-    seen = (quality[split == "train"] > 0).any(axis=0)
-    modalities = frozenset(m for m, found in zip(MODALITIES, seen, strict=True) if found)
+    trained = quality[split == "train"] if training else quality
+    modalities = frozenset(m for index, m in enumerate(MODALITIES) if trained[:, index].any())
     return Samples(Batch(cues, log_probs, quality, target), clip, split, modalities)
 
 
@@ -246,7 +249,7 @@ def forget(batch: Batch, chance: float, rng: np.random.Generator) -> Batch:
 
 
 def measure(
-    head: EcmfHead, samples: Samples, rows: NDArray[np.bool_], labels: Sequence[str]
+    head: torch.nn.Module, samples: Samples, rows: NDArray[np.bool_], labels: Sequence[str]
 ) -> dict[str, Any]:
     """Scores per clip (the mean over its moments) by the cues that are shown to the head.
 

@@ -56,13 +56,13 @@ def label_set(text: str) -> tuple[str, ...]:
     return names
 
 
-def read(root: Path, labels: Sequence[str] | None = None) -> Folder:
+def read(root: Path, labels: Sequence[str] | None = None, *, training: bool = True) -> Folder:
     """Read ``root/labels.csv``.
 
     Columns: path (relative to the folder), label; speaker (default: each clip its own) and split (train, valid, test;
     default: 70, 15 and 15 % of the speakers by a hash of their names). Raises DataError naming file and row: a missing
-    file or value, an unknown split, a label that is not among ``labels``, a clip twice, a speaker in two splits; or a
-    label without a clip in train.
+    file or value, an unknown split, a label that is not among ``labels``, a clip twice, a speaker in two splits; or,
+    for ``training``, a label without a clip in train.
     """
     table = root / TABLE
     try:
@@ -88,7 +88,7 @@ def read(root: Path, labels: Sequence[str] | None = None) -> Folder:
     found = Counter(item.label for item in items if item.split == "train")
     names = tuple(labels) if labels else _order({item.label for item in items})
     for name in names:
-        if not found[name]:
+        if training and not found[name]:
             raise DataError(
                 f"{table}: no clip in train is labelled {name!r}; add some, or leave that label out"
             )

@@ -1,0 +1,286 @@
+"""Refine noisy labels from several sources: python -m train.refine
+
+  --clips DIR    a folder with labels.csv: the given labels, models of your clips' cues that judge clips they were not
+                 trained on, the face, voice and text branches' own opinions, and a language model's reading of text
+                 files. Writes labels.csv with better labels for the train clips, and why.
+  --fer DIR      the measured case: FER2013's own labels as the noisy source, FER+'s ten votes only as the judge.
+
+Either writes audit.csv (what changed, why, by which sources) and summary.json into --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ecmf.cue import MODALITIES
+from ecmf.engines.cache import cache_dir
+from ecmf.enrich import Enricher
+from ecmf.errors import DataError, EcmfError, MissingExtra
+from ecmf.head import FLOOR
+from ecmf.labels import EKMAN, FERPLUS, opinion, opinions, to_ekman
+from train import face_crops, picture_features, refinement
+from train.clip_file import TEXT
+from train.compare import summary
+from train.datasets import fer2013, ferplus, folder, muxspace
+from train.refinement import Options, Probs, Refined
+
+log = logging.getLogger("train.refine")
+TEXTURES, SHAPES = 450, 52
+SEEDS = 3
+"""Trainings of the model that the labels are judged by."""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """FER's pictures and muxspace's in the same features."""
+
+    fer: dict[str, NDArray[np.float32]]
+    muxspace: dict[str, NDArray[np.float32]]
+    muxspace_label: NDArray[np.int64]
+
+
+def fer(data: Path, out: Path, cache: Path, options: Options, *, offline: bool = False) -> dict[str, Any]:
+    """Refine FER2013's labels of the train pictures, and measure what that is worth.
+
+    Sources: the labels themselves; models of textures and of blendshapes (which saw no FER+ vote) trained on them out
+    of fold; and a model of the same features trained on muxspace's photographs, other pictures with other annotators.
+    """
+    root = face_crops.face_folder(data)
+    source = face_crops.source(root, "ferplus")
+    corpus = ferplus.read(source)
+    given = fer2013.read_labels(source)
+    majority = np.array(
+        [EKMAN.index(to_ekman(FERPLUS[m])) if m < len(FERPLUS) else -1 for m in corpus.majority]
+    )
+    faces = _faces(root, source, corpus.rows("train"), cache, offline=offline)
+    train, test = corpus.rows("train"), corpus.rows("test")
+    judge = _trained_on(
+        faces.muxspace, np.eye(len(EKMAN), dtype=np.float32)[faces.muxspace_label], options, SEEDS
+    )
+    outside = {"muxspace": _ensemble(judge, faces.fer, train)}
+    stages: dict[str, float] = {"given": _agreement(given[train], majority[train])}
+
+    def tell(what: str, soft: Probs) -> None:
+        stages[what] = _agreement(soft.argmax(axis=1), majority[train])
+        log.info("%s: agrees with the FER+ majority on %.1f %%", what, 100 * stages[what])
+
+    parts = {name: values[train] for name, values in faces.fer.items()}
+    refined = refinement.refine(given[train], EKMAN, parts, outside, options, tell=tell)
+    report = refinement.write_audit(out, refined, [corpus.name[row] for row in train], EKMAN)
+    hard = np.eye(len(EKMAN), dtype=np.float32)
+    targets = {"raw": hard[given[train]], "refined": refined.soft, "FER+ majority": hard[majority[train]]}
+    accuracy = {}
+    for name, target in targets.items():
+        found = []
+        for seed in range(SEEDS):
+            models = _trained_on(parts, target, options, 1, first=100 + seed)
+            found.append(_agreement(_ensemble(models, faces.fer, test).argmax(axis=1), majority[test]))
+        accuracy[name] = summary(found)
+        log.info("trained on %s labels: %.1f %% of the FER+ test", name, 100 * accuracy[name]["mean"])
+    votes = refinement.dawid_skene(
+        {k: v for k, v in refined.opinions.items() if "refined" not in k}, len(EKMAN)
+    )
+    report |= {
+        "agreement_with_fer_plus_majority": {k: round(v, 4) for k, v in stages.items()},
+        "dawid_skene_of_the_same_sources": round(_agreement(votes.argmax(axis=1), majority[train]), 4),
+        "fer_plus_test_accuracy_of_the_same_model": accuracy,
+        "train_pictures": len(train),
+        "test_pictures": len(test),
+        "protocol": (
+            "7 labels, contempt as disgust; train: most voted for an emotion, no pixels of valid or test; test: one "
+            "clear majority, no pixels of train or valid. FER+ votes judge, no source has seen them."
+        ),
+    }
+    (out / "summary.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    return report
+
+
+def _faces(root: Path, source: Path, train: NDArray[np.int64], cache: Path, *, offline: bool) -> Faces:
+    mux_source = face_crops.source(root, "muxspace")
+    size = 56
+
+    def cropper() -> face_crops.Cropper:
+        return face_crops.Cropper(offline=offline)
+
+    crops = face_crops.corpus(cache, source, size, cropper)
+    photographs = face_crops.corpus(cache, mux_source, size, cropper)
+    seen = np.flatnonzero(photographs.aligned)
+    label = np.array([EKMAN.index(to_ekman(FERPLUS[n])) for n in muxspace.read(mux_source).label])[seen]
+    pictures = picture_features.textures(crops.face, cache, "ferplus", offline=offline)
+    others = picture_features.textures(photographs.face[seen], cache, "muxspace", offline=offline)
+    how = picture_features.reduced(pictures, train[::3], TEXTURES)
+    return Faces(
+        {"textures": picture_features.project(pictures, how), "blendshapes": np.sqrt(crops.blendshapes)},
+        {
+            "textures": picture_features.project(others, how),
+            "blendshapes": np.sqrt(photographs.blendshapes[seen]),
+        },
+        label,
+    )
+
+
+def _trained_on(
+    features: Mapping[str, NDArray[np.float32]], target: Probs, options: Options, count: int, first: int = 0
+) -> list[torch.nn.Module]:
+    together = np.concatenate(list(features.values()), axis=1)
+    return [refinement.classifier(together, target, options, first + number) for number in range(count)]
+
+
+def _ensemble(
+    models: Sequence[torch.nn.Module], features: Mapping[str, NDArray[np.float32]], rows: NDArray[np.int64]
+) -> Probs:
+    together = np.concatenate([values[rows] for values in features.values()], axis=1)
+    mean: Probs = np.mean([refinement.judge(model, together) for model in models], axis=0)
+    return mean
+
+
+def _agreement(one: NDArray[np.integer], other: NDArray[np.integer]) -> float:
+    return float((one == other).mean())
+
+
+def clips(
+    data: Path, out: Path, cache: Path, options: Options, *, labels: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Refine the train labels of a folder of clips; writes a labels.csv beside the audit."""
+    from train.fit_folder import extract
+
+    listed = folder.read(data, labels)
+    moments = extract(listed, cache)
+    chosen = [n for n, item in enumerate(listed.items) if item.split == "train" and moments[n]]
+    given = np.array([listed.labels.index(listed.items[n].label) for n in chosen])
+    features: dict[str, NDArray[np.float32]] = {}
+    outside: dict[str, Probs] = {}
+    matrix = opinions(listed.labels)
+    for modality in MODALITIES:
+        cues = [[moment[modality] for moment in moments[n] if modality in moment] for n in chosen]
+        size = next((len(found[0].embedding) for found in cues if found), 0)
+        if not size:
+            continue
+        features[modality] = np.stack(
+            [np.mean([c.embedding for c in found], axis=0) if found else np.zeros(size) for found in cues]
+        ).astype(np.float32)
+        if matrix is not None and modality != "scene":
+            said = np.zeros((len(chosen), len(listed.labels)), np.float32)
+            for row, found in enumerate(cues):
+                probs = [c.probs for c in found if c.probs is not None]
+                logs = opinion(np.mean(probs, axis=0), matrix, FLOOR) if probs else None
+                if logs is not None:
+                    said[row] = np.exp(logs)
+            outside[f"{modality} branch"] = said / np.maximum(said.sum(axis=1, keepdims=True), FLOOR)
+    if not features:
+        raise DataError(f"{listed.table}: in no train clip was anything found to judge its label by")
+    read = _read_by_language_model(listed, chosen, matrix)
+    if read is not None:
+        outside["language model"] = read
+    people = np.array([listed.items[n].speaker for n in chosen])
+    refined = refinement.refine(given, listed.labels, features, outside, options, people)
+    report = refinement.write_audit(out, refined, [listed.items[n].path.name for n in chosen], listed.labels)
+    _write_table(
+        out / folder.TABLE, data, listed, dict(zip(chosen, range(len(chosen)), strict=True)), refined
+    )
+    return report
+
+
+def _read_by_language_model(
+    listed: folder.Folder, chosen: Sequence[int], matrix: NDArray[np.float32] | None
+) -> Probs | None:
+    """The language model's opinion of the text files among the clips; None without any, or without the model."""
+    texts = {
+        row: listed.items[n].path
+        for row, n in enumerate(chosen)
+        if listed.items[n].path.suffix.lower() in TEXT
+    }
+    if not texts or matrix is None:
+        return None
+    try:
+        enricher = Enricher(None)
+    except MissingExtra as error:
+        log.warning("no reading by a language model: %s", error)
+        return None
+    found = np.zeros((len(chosen), len(listed.labels)), np.float32)
+    for row, path in texts.items():
+        read = enricher.enrich(" ".join(path.read_text("utf-8").split()), (), lambda: False)
+        logs = None if read is None else opinion(read.scores, matrix, FLOOR)
+        if logs is not None:
+            found[row] = np.exp(logs)
+    enricher.close()
+    return found
+
+
+def _write_table(
+    path: Path, data: Path, listed: folder.Folder, place: Mapping[int, int], refined: Refined
+) -> None:
+    """labels.csv as it was read, with the refined labels of the train clips; paths are absolute."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "speaker", "split", "given", "probability"])
+        for number, item in enumerate(listed.items):
+            label, sure = item.label, ""
+            if number in place:
+                row = place[number]
+                label, sure = listed.labels[refined.label[row]], f"{refined.soft[row].max():.3f}"
+            writer.writerow([item.path.resolve(), label, item.speaker, item.split, item.label, sure])
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m train.refine",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = made.add_mutually_exclusive_group(required=True)
+    what.add_argument("--clips", type=Path, metavar="DIR", help="a folder with labels.csv")
+    what.add_argument("--fer", type=Path, metavar="DIR", help="data with face/ferplus and face/muxspace")
+    made.add_argument("--labels", metavar="A,B,C", help="the label set of the clips (default: as found)")
+    made.add_argument(
+        "--rounds", type=int, default=Options.rounds, metavar="N", help="of training anew (default: 2)"
+    )
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--out", type=Path, default=Path("runs/refine"), metavar="DIR")
+    made.add_argument(
+        "--cache", type=Path, metavar="DIR", help="extracted features (default: features/ in the cache)"
+    )
+    made.add_argument("--offline", action="store_true", help="never fetch weights")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    logging.getLogger("train").setLevel(logging.INFO)
+    torch.set_num_threads(1)
+    options = Options(rounds=asked.rounds, seed=asked.seed)
+    cache = asked.cache or cache_dir() / "features"
+    try:
+        if asked.fer is not None:
+            report = fer(asked.fer, asked.out, cache, options, offline=asked.offline)
+        else:
+            labels = None if asked.labels is None else folder.label_set(asked.labels)
+            report = clips(asked.clips, asked.out, cache, options, labels=labels)
+    except EcmfError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(report, indent=1))
+    print(
+        f"{report['changed']} of {report['samples']} labels changed; why: {asked.out / 'audit.csv'}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
