@@ -64,16 +64,10 @@ def throughput(record: Record, path: Path) -> None:
 def accuracy(record: Record, path: Path) -> None:
     """Accuracy against time for one picture, found and read."""
     pyplot = _pyplot()
-    figure, axis = pyplot.subplots(figsize=(7, 4), constrained_layout=True)
+    figure, axis = pyplot.subplots(figsize=(9, 4), constrained_layout=True)
     for row in record["rows"]:
         if row.get("network") and row.get("frame"):
-            axis.plot(row["frame"]["p50_ms"], row["network"]["accuracy"], "o")
-            axis.annotate(
-                row["name"],
-                (row["frame"]["p50_ms"], row["network"]["accuracy"]),
-                xytext=(5, 5),
-                textcoords="offset points",
-            )
+            axis.plot(row["frame"]["p50_ms"], row["network"]["accuracy"], "o", label=row["name"])
     axis.set(
         xscale="log",
         xlabel="ms from picture to label, one thread, logarithmic",
@@ -81,6 +75,8 @@ def accuracy(record: Record, path: Path) -> None:
     )
     axis.grid(True, which="both", alpha=0.3)
     axis.margins(0.15)
+    if axis.lines:
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     _save(figure, path)
 
 

@@ -1,0 +1,299 @@
+"""The default face branch beside what a user would pick instead: the same pictures, one run, one core, one thread.
+
+Four tasks. `network`: the tight 48 x 48 faces of the FER+ test, to the network alone. `found`: some of them, four
+times enlarged in the middle of a plain 640 x 360 picture, where each package finds the face itself. `photographs`:
+portraits of muxspace's unseen people, framed likewise (noisy labels, and the branch was trained on other people of the
+same collection). `frame`: frames of the demo video, for the time from picture to label. A face not found is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import plots, results
+from bench.peers import PEERS, Absent, install
+from ecmf.errors import EcmfError, need
+from ecmf.labels import EKMAN, FERPLUS, to_ekman
+
+TASKS = ("network", "found", "photographs", "frame")
+ENLARGED, CANVAS = 192, (360, 640)
+PHOTOGRAPH = 288
+FRAMES_FROM_S = 9.0
+"""The demo's face turns from distress to laughter here."""
+WARM_UP = 3
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with FER+ and muxspace")
+    parser.add_argument(
+        "--peers", type=Path, metavar="DIR", help="folder of the other packages' environments"
+    )
+    parser.add_argument("--install", action="store_true", help="install what is missing in --peers first")
+    parser.add_argument("--pictures", type=int, default=300, help="of each task but network, at most (300)")
+    parser.add_argument("--quick", action="store_true", help="300 faces to the networks, 40 of the others")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write every figure to OUT")
+    parser.add_argument("--plot", type=Path, metavar="OUT.png")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # inherited by the other packages' processes
+    try:
+        failed = install(options.peers) if options.peers and options.install else {}
+        for name, reason in failed.items():
+            print(f"accuracy: {name} could not be installed: {reason}", file=sys.stderr)
+        few = 40 if options.quick else options.pictures
+        pictures, truth = read(options.data, 300 if options.quick else None, few, options.seed)
+        rows = measure(pictures, truth, options.peers)
+        how = {"data": options.data.name, "seed": options.seed, "pictures": few, "quick": options.quick}
+        counts = {task: len(pictures[task]) for task in TASKS}
+        record = results.record("accuracy", how, {"n": counts, "rows": rows, "times_faster": faster(rows)})
+        show(record)
+        if options.json:
+            results.save(options.json, record)
+        if options.plot:
+            plots.accuracy(record, options.plot)
+    except EcmfError as error:
+        print(f"accuracy: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+Pictures = dict[str, NDArray[np.uint8]]
+Truth = dict[str, NDArray[np.int64]]
+
+
+def read(data: Path, faces: int | None, few: int, seed: int) -> tuple[Pictures, Truth]:
+    """Pictures per task, and positions in EKMAN for those that have labels.
+
+    FER+: one clear majority among the seven labels, no picture that is also in train or valid.
+    """
+    from ecmf.weights import fetch
+    from realtime.sources.decode import pictures as decoded
+    from train.datasets import ferplus, muxspace
+    from train.face_crops import face_folder, source
+
+    rng = np.random.default_rng(seed)
+    folder = face_folder(data)
+    fer, mux = ferplus.read(source(folder, "ferplus")), muxspace.read(source(folder, "muxspace"))
+    place = np.array([EKMAN.index(label) if label in EKMAN else -1 for label in FERPLUS])
+
+    def draw(rows: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
+        return rows if most is None or most >= len(rows) else np.sort(rng.choice(rows, most, replace=False))
+
+    tight = fer.rows("test")
+    tight = draw(tight[place[fer.majority[tight]] >= 0], faces)
+    some = draw(tight, few)
+    people = np.flatnonzero((mux.split == "test") & (place[mux.label] >= 0))
+    people = draw(people, few)
+    frames = []
+    film = fetch("demo-face")
+    for picture in decoded(str(film), film.name):
+        if picture.media_s >= FRAMES_FROM_S:
+            frames.append(picture.image())
+        if len(frames) == few:
+            break
+    pictures = {
+        "network": fer.pictures[tight],
+        "found": np.stack([framed(picture, ENLARGED) for picture in fer.pictures[some]]),
+        "photographs": np.stack([framed(mux.picture(int(row)), PHOTOGRAPH) for row in people]),
+        "frame": np.stack(frames),
+    }
+    truth = {
+        "network": place[fer.majority[tight]],
+        "found": place[fer.majority[some]],
+        "photographs": place[mux.label[people]],
+    }
+    return pictures, truth
+
+
+def framed(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """``picture``, scaled to ``side`` pixels, in the middle of uint8[360, 640] of its mean grey.
+
+    A webcam's frame: faces that fill the whole picture are out of some finders' range.
+    """
+    cv2: Any = need("cv2", "live")
+    canvas = np.full(CANVAS, round(float(picture.mean())), np.uint8)
+    top, left = (CANVAS[0] - side) // 2, (CANVAS[1] - side) // 2
+    canvas[top : top + side, left : left + side] = cv2.resize(
+        picture, (side, side), interpolation=cv2.INTER_CUBIC
+    )
+    return canvas
+
+
+def measure(
+    pictures: Pictures, truth: Truth, environments: Path | None, tasks: Sequence[str] = TASKS
+) -> list[dict[str, Any]]:
+    """A row for this project, one for every other package, and one for the majority class."""
+    rows = ours(pictures, truth)
+    with tempfile.TemporaryDirectory(prefix="ecmf-accuracy-") as temporary:
+        for task in tasks:
+            np.save(Path(temporary) / f"{task}.npy", pictures[task])
+        for peer in PEERS:
+            print(f"accuracy: {peer.name}", file=sys.stderr, flush=True)
+            try:
+                told = peer.run(environments, Path(temporary), tasks)
+            except Absent as reason:
+                rows.append({"name": peer.name, "reason": str(reason), **dict.fromkeys(tasks)})
+                continue
+            cells = {
+                task: cell(
+                    [None if label is None else EKMAN.index(to_ekman(label)) for label in found["labels"]],
+                    found["ms"],
+                    truth.get(task),
+                )
+                for task, found in told["tasks"].items()
+            }
+            rows.append({"name": f"{peer.name} {told['version']}", "backend": told["backend"], **cells})
+    rows.append({"name": "majority class", **{task: majority(truth[task]) for task in truth}, "frame": None})
+    return rows
+
+
+def ours(pictures: Pictures, truth: Truth) -> list[dict[str, Any]]:
+    """The default face branch; `network` with landmarks counts the time that they take, too."""
+    from ecmf.branches.face import FaceBranch
+    from train.face_crops import FER_VIEW, Cropper
+
+    cv2: Any = need("cv2", "live")
+    cv2.setNumThreads(1)
+    branch, cropper = FaceBranch(max_faces=1), Cropper()
+    unknown = np.zeros(52, np.float32)
+
+    def pixels(picture: NDArray[np.uint8], number: int) -> int | None:
+        face = cv2.resize(picture, (branch.size, branch.size), interpolation=cv2.INTER_LINEAR)
+        return int(branch.read(face, unknown)[1].argmax())
+
+    def aligned(picture: NDArray[np.uint8], number: int) -> int | None:
+        face, shapes, _ = cropper.crop(picture, branch.size, FER_VIEW.spread, FER_VIEW.fixed)
+        return int(branch.read(face, shapes)[1].argmax())
+
+    def anew(picture: NDArray[np.uint8], number: int) -> int | None:
+        return _largest(branch, picture, -number * 10**9)  # an older frame makes the tracker start afresh
+
+    def following(picture: NDArray[np.uint8], number: int) -> int | None:
+        return _largest(branch, picture, (number + 10) * 41_708_333)
+
+    print("accuracy: the default face branch", file=sys.stderr, flush=True)
+    backend = f"{branch.engine.backend} {branch.engine.precision}"
+    cells = {
+        task: cell(*_timed(anew, pictures[task]), truth.get(task))
+        for task in ("found", "photographs", "frame")
+    }
+    plain = cell(*_timed(pixels, pictures["network"]), truth["network"])
+    whole = cell(*_timed(aligned, pictures["network"]), truth["network"])
+    video = cell(*_timed(following, pictures["frame"]), None)
+    name = f"ecmf {branch.bundle.id}"
+    empty: dict[str, Any] = dict.fromkeys(TASKS)
+    return [
+        {"name": name, "backend": backend, **cells, "network": whole},
+        {"name": f"{name}, network alone", "backend": backend, **empty, "network": plain},
+        {"name": f"{name}, following", "backend": backend, **empty, "frame": video},
+    ]
+
+
+def _largest(branch: Any, picture: NDArray[np.uint8], time_ns: int) -> int | None:
+    cues = branch.process(picture, time_ns, time_ns)
+    return int(cues[0].probs.argmax()) if cues else None
+
+
+def _timed(answer: Any, pictures: NDArray[np.uint8]) -> tuple[list[int | None], list[float]]:
+    for number in range(WARM_UP):
+        answer(pictures[0], number - WARM_UP)
+    answers, spent = [], []
+    for number, picture in enumerate(pictures):
+        began = perf_counter()
+        answers.append(answer(picture, number))
+        spent.append((perf_counter() - began) * 1e3)
+    return answers, spent
+
+
+def cell(
+    answers: Sequence[int | None], ms: Sequence[float], truth: NDArray[np.int64] | None
+) -> dict[str, Any]:
+    """Times, share of faces found, and with ``truth`` accuracy and UAR over seven labels; None counts as wrong."""
+    from train.evaluate_face import bootstrap, wilson
+
+    found = np.array([answer is not None for answer in answers])
+    figures: dict[str, Any] = {
+        "n": len(answers),
+        "found": round(float(found.mean()), 4),
+        "p50_ms": round(float(np.percentile(ms, 50)), 3),
+        "p95_ms": round(float(np.percentile(ms, 95)), 3),
+    }
+    if truth is None:
+        return figures
+    predicted = np.array([-1 if answer is None else answer for answer in answers])
+    right = predicted == truth
+
+    def mean_recall(rows: NDArray[np.int64]) -> float:
+        return uar(predicted[rows], truth[rows])
+
+    return figures | {
+        "accuracy": round(float(right.mean()), 4),
+        "accuracy_95": [round(edge, 4) for edge in wilson(int(right.sum()), len(right))],
+        "accuracy_where_found": round(float(right[found].mean()), 4) if found.any() else None,
+        "uar": round(mean_recall(np.arange(len(truth))), 4),
+        "uar_95": [round(edge, 4) for edge in bootstrap(mean_recall, len(truth))],
+    }
+
+
+def uar(predicted: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+    """Mean recall of the labels that occur."""
+    return float(np.mean([(predicted[truth == label] == label).mean() for label in np.unique(truth)]))
+
+
+def majority(truth: NDArray[np.int64]) -> dict[str, Any]:
+    """Always the most frequent label."""
+    return {
+        "n": len(truth),
+        "accuracy": round(float(np.bincount(truth).max() / len(truth)), 4),
+        "uar": round(1 / len(np.unique(truth)), 4),
+    }
+
+
+def faster(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How many times as long each other package takes for a frame, picture to label, each frame searched anew."""
+    own = rows[0]["frame"]["p50_ms"]
+    others = (row for row in rows[1:] if row.get("frame") and not row["name"].startswith("ecmf"))
+    return {row["name"]: round(row["frame"]["p50_ms"] / own, 2) for row in others}
+
+
+def show(record: Mapping[str, Any]) -> None:
+    """The table for people."""
+    console, table = need("rich.console", "live").Console(), need("rich.table", "live")
+    for task in TASKS:
+        view = table.Table(title=f"{task}, n = {record['n'][task]}", title_justify="left")
+        for column in ("", "accuracy", "UAR", "found", "p50 ms", "p95 ms"):
+            view.add_column(column, justify="right" if column else "left")
+        for row in record["rows"]:
+            if row.get(task) is not None:
+                view.add_row(row["name"], *numbers(row[task]))
+            elif "reason" in row:
+                view.add_row(row["name"], row["reason"])
+        console.print(view)
+    for name, times in record["times_faster"].items():
+        console.print(f"picture to label: {times} times as fast as {name}", highlight=False)
+
+
+def numbers(figures: Mapping[str, Any]) -> list[str]:
+    """Accuracy, UAR, found, p50 and p95 as text; empty where nothing was measured."""
+    texts = []
+    for name in ("accuracy", "uar"):
+        low, high = figures.get(f"{name}_95", (None, None))
+        spread = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+        texts.append(f"{figures[name]:.3f}{spread}" if name in figures else "")
+    texts.append(f"{figures['found']:.1%}" if "found" in figures else "")
+    return texts + [f"{figures[name]:.2f}" if name in figures else "" for name in ("p50_ms", "p95_ms")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
