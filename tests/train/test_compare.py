@@ -1,0 +1,86 @@
+"""The comparison: where the truth is known, the product of experts wins and the rows say what they should."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from synthetic import EVEN, LABELS, pools
+
+from ecmf.cue import MODALITIES
+from train import baselines, compare
+from train.evaluate_head import own_priors, scores
+from train.fit_head import FitOptions, tensors
+from train.pairing import PairingOptions, draw
+
+CLEAN = PairingOptions(conflict=0.0, noise=0.0, faded=0.0, scene=1.0)
+FIT = FitOptions(steps=80, batch=64, pairing=PairingOptions())
+DATA = compare.Data(pools(3, 300), pools(4, 300), None)
+
+
+def test_every_method_has_a_value_in_every_condition_it_can_serve() -> None:
+    found = compare.compare(DATA, LABELS, EVEN, FIT, seeds=2, draws=300)
+    assert len(found) == 14 + 1
+    trained = {method.name for method in compare.METHODS}
+    everything = found["face+scene+voice+text"]
+    assert set(everything) == trained | set(compare.UNTRAINED)
+    assert set(found["face"]) == (trained | set(compare.UNTRAINED)) - {
+        "ecmf, without face",
+        "voice alone",
+        "text alone",
+    }
+    for row in found.values():
+        for value in row.values():
+            assert 0 < value["mean"] <= 1 and value["ci95"] >= 0 and len(value["values"]) == 2
+    assert everything["product of experts"]["mean"] > everything["text alone"]["mean"] + 0.1
+    assert everything["ecmf"]["mean"] > everything["text alone"]["mean"] + 0.1
+
+
+def test_baselines_ignore_absent_cues() -> None:
+    dims: dict[str, int] = {m: DATA.fit[m].embedding.shape[1] for m in MODALITIES}
+    batch = draw(
+        DATA.test, LABELS, 20, np.random.default_rng(0), CLEAN, prior=EVEN, subset=frozenset({"voice"})
+    )
+    for kind in (baselines.MerAttention, baselines.Concatenation):
+        head = kind(dims, LABELS, FIT.head).eval()
+        before = head(**tensors(batch)[0])[0].detach().numpy()
+        noisy = {m: np.full_like(cue, 7.0) if m != "voice" else cue for m, cue in batch.cues.items()}
+        after = head(**tensors(dataclasses.replace(batch, cues=noisy))[0])[0].detach().numpy()
+        np.testing.assert_allclose(before, after, atol=1e-5)
+
+
+def test_late_average_and_single_are_what_they_say() -> None:
+    own = own_priors(DATA.fit, LABELS)
+    batch = draw(
+        DATA.test, LABELS, 50, np.random.default_rng(1), CLEAN, prior=EVEN, subset=frozenset({"face", "text"})
+    )
+    face, text = (baselines.single(batch, m, EVEN, own) for m in ("face", "text"))
+    np.testing.assert_allclose(baselines.late_average(batch, EVEN, own), (face + text) / 2, atol=1e-9)
+    voice = baselines.single(batch, "voice", EVEN, own)
+    np.testing.assert_allclose(voice, np.tile(EVEN, (50, 1)))
+    assert scores(face, batch.target)["weighted_f1"] > scores(text, batch.target)["weighted_f1"]
+
+
+def test_hiding_a_modality_drops_what_had_nothing_else() -> None:
+    batch = draw(DATA.test, LABELS, 200, np.random.default_rng(2), PairingOptions(), prior=EVEN)
+    left = compare.hide(batch, "face")
+    index = MODALITIES.index("face")
+    assert (
+        not left.quality[:, index].any()
+        and not left.cues["face"].any()
+        and not left.log_probs[:, index].any()
+    )
+    alone = (batch.quality[:, [0, 2, 3]] > 0).sum(axis=1) == 1
+    assert len(left.target) == 200 - int((alone & (batch.quality[:, index] > 0)).sum())
+
+
+def test_intervals_are_students() -> None:
+    assert compare.summary([0.5, 0.7])["ci95"] == pytest.approx(12.706 * 0.1414 / 2**0.5, abs=1e-3)
+    assert compare.summary([0.5])["ci95"] is None
+
+
+def test_the_table_says_that_pairs_show_no_gain() -> None:
+    text = compare.table({"face": {"ecmf": compare.summary([0.5, 0.6])}}, ["ecmf", "other"])
+    assert "| face | 55.0 ± 63.5 |  |" in text
+    assert "cannot show a real cross-modal gain" in compare.CAVEAT

@@ -1,0 +1,190 @@
+"""MER2025 Track 1's layout, in small: reading, packing, folds, submission."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ecmf.bundle import load_bundle
+from ecmf.engines.choose import open_engine
+from ecmf.errors import DataError, UsageError
+from ecmf.labels import MER
+from train import fit_mer
+from train.datasets import mer2025
+from train.mer_head import AttentionBaseline, FeatureHead
+
+SIZES = {"chinese-hubert-large": 24, "chinese-macbert-large": 16, "clip-vit-large-patch14": 20}
+RECIPE = 'version = "1"\nfolds = 3\nsteps = 120\nbatch = 32\n[head]\nwidth = 16\nheads = 2\n'
+
+
+def corpus(root: Path, clips: int = 120, candidates: int = 12) -> Path:
+    """Clips whose features lie around a point per label, so that a head can learn them."""
+    rng = np.random.default_rng(0)
+    names = [f"sample_{n:08d}" for n in range(clips + candidates)]
+    labels = [MER[n % len(MER)] for n in range(clips + candidates)]
+    root.mkdir(exist_ok=True)
+    with (root / mer2025.TRAIN).open("w", newline="") as file:
+        csv.writer(file).writerows([("name", "discrete"), *zip(names[:clips], labels, strict=False)])
+    with (root / mer2025.CANDIDATES).open("w", newline="") as file:
+        csv.writer(file).writerows([("name",), *((name,) for name in names[clips:])])
+    for feature, size in SIZES.items():
+        folder = root / mer2025.FEATURES / f"{feature}{mer2025.SUFFIX}"
+        folder.mkdir(parents=True)
+        centres = rng.standard_normal((len(MER), size)) * 2
+        for name, label in zip(names, labels, strict=True):
+            vector = centres[MER.index(label)] + rng.standard_normal(size)
+            np.save(folder / f"{name}.npy", vector.astype(np.float32))
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return corpus(tmp_path / "mer")
+
+
+def test_csv_candidates_and_features_are_found(root: Path) -> None:
+    found = mer2025.read(root)
+    assert (len(found.names), len(found.candidates)) == (120, 12)
+    assert found.labels == MER
+    assert found.emotions[:3] == ("neutral", "angry", "happy")
+    assert list(found.features) == sorted(SIZES)
+
+
+def test_the_npz_serves_where_there_is_no_csv(root: Path) -> None:
+    before = mer2025.read(root)
+    train = {
+        name: {"emo": emotion, "val": -10}
+        for name, emotion in zip(before.names, before.emotions, strict=True)
+    }
+    test = {name: {"emo": "neutral"} for name in before.candidates}
+    np.savez_compressed(root / mer2025.LABELS, train_corpus=train, test1_corpus=test)  # type: ignore[arg-type]
+    (root / mer2025.TRAIN).unlink()
+    (root / mer2025.CANDIDATES).unlink()
+    assert mer2025.read(root) == before
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (print, ("run",))
+
+
+def test_an_npz_cannot_run_code(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(root / mer2025.LABELS, train_corpus=np.array(Evil(), dtype=object))
+    assert pickle.dumps(Evil())
+    capsys.readouterr()
+    with pytest.raises(DataError, match=r"refers to builtins\.print"):
+        mer2025.read_object(root / mer2025.LABELS, "train_corpus")
+    assert capsys.readouterr().out == ""
+
+
+def test_bad_rows_are_named(root: Path) -> None:
+    table = root / mer2025.TRAIN
+    good = table.read_text()
+    for old, new, expected in (
+        (
+            "sample_00000001,angry",
+            "sample_00000001,bored",
+            r"row 3 \(sample_00000001\): unknown label 'bored'",
+        ),
+        ("sample_00000001,angry", "sample_00000000,angry", r"row 3: clip sample_00000000 is listed twice"),
+        ("sample_00000001,angry", "sample_00000001,", "row 3: no discrete"),
+        ("name,discrete", "name,emotion", "row 1: no column 'discrete'"),
+        ("worried", "sad", "no clip is labelled 'worried'"),
+    ):
+        table.write_text(good.replace(old, new))
+        with pytest.raises(DataError, match=expected):
+            mer2025.read(root)
+
+
+def test_a_feature_that_is_not_finite_names_its_file(root: Path, tmp_path: Path) -> None:
+    folder = root / mer2025.FEATURES / f"clip-vit-large-patch14{mer2025.SUFFIX}"
+    np.save(folder / "sample_00000007.npy", np.full(20, np.nan, np.float32))
+    with pytest.raises(DataError, match=r"sample_00000007\.npy .*not finite"):
+        fit_mer.pack("clip-vit-large-patch14", folder, 0, mer2025.read(root).names, tmp_path / "cache")
+    np.save(folder / "sample_00000007.npy", np.zeros(3, np.float32))
+    with pytest.raises(DataError, match=r"sample_00000007\.npy has 3 numbers, .* 20"):
+        fit_mer.pack("clip-vit-large-patch14", folder, 0, mer2025.read(root).names, tmp_path / "cache")
+
+
+def test_packed_features_are_mapped_not_loaded(root: Path, tmp_path: Path) -> None:
+    folder = root / mer2025.FEATURES / f"chinese-hubert-large{mer2025.SUFFIX}"
+    (folder / "sample_00000003.npy").unlink()
+    names = mer2025.read(root).names
+    feature = fit_mer.pack("chinese-hubert-large", folder, 2, names, tmp_path / "cache")
+    assert isinstance(feature.values, np.memmap)
+    assert not feature.present[3] and feature.present.sum() == len(names) - 1
+    np.testing.assert_array_equal(feature.values[5], np.load(folder / "sample_00000005.npy"))
+
+
+def test_modalities_are_read_off_the_names_or_asked_for() -> None:
+    recipe = fit_mer.Recipe()
+    kinds = [
+        fit_mer.kind_of(name, recipe) for name in ("chinese-hubert-large", "chinese-macbert-large", "dinov2")
+    ]
+    assert kinds == [2, 3, 0]
+    with pytest.raises(UsageError, match="which modality is feature mystery"):
+        fit_mer.kind_of("mystery", recipe)
+    assert fit_mer.kind_of("mystery", dataclasses.replace(recipe, features={"mystery": "scene"})) == 1
+
+
+def test_five_folds_a_bundle_and_a_submission(root: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    bundle = fit_mer.main(root, tmp_path / "out", cache=tmp_path / "cache", config=recipe)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["folds"]["pooled"]["n"] == 120
+    assert metrics["folds"]["pooled"]["weighted_f1"] > 0.8
+    with (tmp_path / "out" / "submission.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == list(mer2025.read(root).candidates)
+    assert np.mean([row["discrete"] == MER[n % 6] for n, row in enumerate(rows)]) > 0.7
+    stored = load_bundle(bundle.folder)
+    features = [
+        np.load(root / "features" / f"{f['name']}-UTT" / "sample_00000004.npy")
+        for f in stored.manifest.extra["features"]
+    ]
+    found = open_engine(stored).run(
+        {"features": np.concatenate(features)[None], "quality": np.ones((1, 3), np.float32)}
+    )
+    assert stored.manifest.labels[int(found["logits"].argmax())] == MER[4]
+
+
+def test_an_absent_feature_does_not_matter_and_weights_sum_to_one() -> None:
+    torch.manual_seed(0)
+    head = FeatureHead([4, 6], [0, 2], 3).eval()
+    values = torch.randn(5, 10)
+    quality = torch.tensor([[1.0, 0.0]] * 5)
+    with torch.no_grad():
+        logits, weights = head(values, quality)
+        values[:, 4:] = 1e3
+        again, _ = head(values, quality)
+    torch.testing.assert_close(logits, again)
+    torch.testing.assert_close(weights, quality)
+
+
+def test_the_baseline_has_raw_weights() -> None:
+    torch.manual_seed(0)
+    head = AttentionBaseline([4, 6], [0, 2], 3).eval()
+    with torch.no_grad():
+        _, weights = head(torch.randn(50, 10), torch.ones(50, 2))
+    assert not torch.allclose(weights.sum(1), torch.ones(50), atol=1e-2)
+
+
+def test_recipes_with_unknown_keys_are_refused(tmp_path: Path) -> None:
+    for text, expected in (
+        ("stepz = 3\n", "unknown key 'stepz'"),
+        ('model = "magic"\n', "model 'magic' is none of"),
+        ("folds = 1\n", "at least 2"),
+        ('[features]\nx = "smell"\n', "x = 'smell'"),
+        ("folds = 'five'\n", "expected a number"),
+    ):
+        (tmp_path / "r.toml").write_text(text)
+        with pytest.raises(UsageError, match=expected):
+            fit_mer.read_recipe(tmp_path / "r.toml")
