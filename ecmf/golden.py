@@ -44,6 +44,8 @@ def inputs(bundle: Bundle, spec: EngineSpec | None = None) -> list[dict[str, NDA
             samples = make(bundle)
         except WeightError as error:
             raise NoGolden(f"the demo media are not here ({error})") from None
+        except KeyError as error:
+            raise NoGolden(f"{bundle.id} states no {error}, which its golden inputs are made with") from None
     else:
         samples = [_arrays(sample["inputs"], bundle) for sample in _samples(bundle)]
     if not samples:
@@ -259,7 +261,10 @@ def _faces(frames: Sequence[tuple[str, int]]) -> list[tuple[NDArray[np.uint8], A
     regions = []
     for name in frames:
         frame = _frame(*name)
-        regions.append((frame, finder.find(frame)[0].region))
+        faces = finder.find(frame)
+        if not faces:
+            raise NoGolden(f"the face finder sees nobody in frame {name[1]} of {name[0]}")
+        regions.append((frame, faces[0].region))
     return regions
 
 
