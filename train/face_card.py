@@ -17,7 +17,7 @@ The graph looks at the face and at its mirror image and gives the mean.
 ## How it was trained
 Starting from ImageNet weights (the first three stages stay as they are), on soft vote labels, with augmentation that
 imitates webcams (small, blurred, dark, noisy, covered faces), by `python -m train.fit --recipe face`; the recipe lies
-beside this card as `recipe.toml`. Epoch, temperature ({temperature:.3f}) and prior correction were chosen on FER+
+beside this card as `recipe.toml`. Temperature ({temperature:.3f}) and prior correction were chosen on FER+
 valid; the test pictures served for the figures below and for no choice.
 
 | data | used for | licence |

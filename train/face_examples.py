@@ -25,7 +25,9 @@ class Recipe:
     size: int = 56
     inner: int = 80
     dropout: float = 0.3
-    epochs: int = 16
+    epochs: int = 13
+    cosine_epochs: int = 16
+    settle_from: int = 10
     batch: int = 64
     learning_rate: float = 1e-3
     warmup_epochs: float = 0.3

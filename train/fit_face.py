@@ -1,4 +1,4 @@
-"""Train the face network: pictures -> crops -> network -> the best epoch's averaged weights, then the bundle."""
+"""Train the face network: pictures -> crops -> network -> its averaged weights, then the bundle."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def batches(
     rng = np.random.default_rng([recipe.seed, epoch])
     torch_rng = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
     order = rng.permutation(len(examples))
-    how = recipe.augmentation if epoch < recipe.calm_from else calmer(recipe.augmentation, recipe.calm)
+    calm = recipe.calm_from <= epoch < recipe.settle_from
+    how = calmer(recipe.augmentation, recipe.calm) if calm else recipe.augmentation
     for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
         rows = order[start : start + recipe.batch]
         part = examples.crops.rows(rows)
@@ -99,7 +100,7 @@ def train(
     threads: int = 1,
     stop_after: int | None = None,
 ) -> FaceNet:
-    """Train or go on training in ``folder``; returns the averaged weights of the best epoch on FER+ valid.
+    """Train or go on training in ``folder``; returns the averaged weights.
 
     ``log(text)`` receives one line an epoch; ``stop_after``: epochs to do in this call.
     """
@@ -120,7 +121,7 @@ def train(
     balance = torch.from_numpy(label_weights(parts, recipe.label_balance))
     steps = len(parts) // recipe.batch
     checkpoint = folder / "checkpoint.pt"
-    first, best, best_state = 0, 0.0, average.state_dict()
+    first = 0
     if checkpoint.is_file():
         stored = torch.load(checkpoint, weights_only=True)
         if stored["recipe"] != repr(recipe):
@@ -128,7 +129,7 @@ def train(
         net.load_state_dict(stored["net"])
         average.load_state_dict(stored["average"])
         optimizer.load_state_dict(stored["optimizer"])
-        first, best, best_state = stored["epoch"], stored["best"], stored["best_state"]
+        first = stored["epoch"]
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -137,6 +138,9 @@ def train(
     )
     last = recipe.epochs if stop_after is None else min(recipe.epochs, first + stop_after)
     for epoch in range(first, last):
+        if epoch == recipe.settle_from:
+            net.load_state_dict(average.state_dict())
+            optimizer.state.clear()
         net.train()
         torch.manual_seed(recipe.seed * 7919 + epoch)  # dropout: the same after a resume
         running = 0.0
@@ -160,8 +164,6 @@ def train(
                 bar.update(task, advance=1, rate=f"{(bar.tasks[0].speed or 0) * recipe.batch:.0f} faces/s")
         valid = examples["valid"]
         score = accuracy(predict(average, valid.crops, stem), valid.majority)
-        if score >= best:
-            best, best_state = score, {k: v.clone() for k, v in average.state_dict().items()}
         log(f"epoch {epoch + 1}: loss {running / max(steps, 1):.4f}, FER+ valid accuracy {score:.4f}")
         save(
             checkpoint,
@@ -171,11 +173,8 @@ def train(
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "epoch": epoch + 1,
-                "best": best,
-                "best_state": best_state,
             },
         )
-    average.load_state_dict(best_state)
     return average.eval()
 
 
@@ -185,11 +184,16 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def schedule(recipe: Recipe, epoch: float) -> float:
-    """Learning rate: linear warm-up, then half a cosine to 0."""
+    """Learning rate: linear warm-up, part of a half cosine, then straight to 0."""
     if epoch < recipe.warmup_epochs:
         return recipe.learning_rate * (0.05 + 0.95 * epoch / recipe.warmup_epochs)
-    share = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
-    return recipe.learning_rate * 0.5 * (1 + float(np.cos(np.pi * share)))
+    share = (min(epoch, recipe.settle_from) - recipe.warmup_epochs) / (
+        recipe.cosine_epochs - recipe.warmup_epochs
+    )
+    rate = recipe.learning_rate * 0.5 * (1 + float(np.cos(np.pi * share)))
+    if epoch >= recipe.settle_from:
+        rate *= (recipe.epochs - epoch) / (recipe.epochs - recipe.settle_from)
+    return rate
 
 
 @torch.no_grad()
