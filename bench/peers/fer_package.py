@@ -25,17 +25,17 @@ tf.config.threading.set_inter_op_parallelism_threads(1)
 WARM_UP = 3
 
 
-def main():
+def main() -> None:
     folder, tasks = sys.argv[1], sys.argv[2:]
     detector = FER()
     names = FER._get_labels()
 
-    def network(picture):
+    def network(picture: np.ndarray) -> str:
         face = cv2.resize(picture, (64, 64)).astype("float32") / 255.0
         scores = detector._classify_emotions((face[None] - 0.5) * 2.0)[0]
         return names[int(np.argmax(scores))]
 
-    def find(picture):
+    def find(picture: np.ndarray) -> str | None:
         found = detector.detect_emotions(picture)
         if not found:
             return None
