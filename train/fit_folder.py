@@ -233,11 +233,14 @@ def train(
 
 
 def forget(batch: Batch, chance: float, rng: np.random.Generator) -> Batch:
-    """Modality dropout: hide cues at random, but never all that can give an estimate."""
+    """Modality dropout: hide cues at random, but one that can give an estimate stays."""
     trusted = np.array([m in TRUST for m in MODALITIES])
     kept = rng.random(batch.quality.shape) >= chance
-    enough = ((batch.quality > 0) & kept & trusted).any(axis=1, keepdims=True)
-    quality = np.where(kept | ~enough, batch.quality, 0).astype(np.float32)
+    alone = (batch.quality > 0) & trusted
+    bare = ~(alone & kept).any(axis=1)
+    saved = np.where(alone, rng.random(alone.shape), -1.0).argmax(axis=1)
+    kept[bare, saved[bare]] = True
+    quality = np.where(kept, batch.quality, 0).astype(np.float32)
     hidden = quality == 0
     cues = {
         m: np.where(hidden[:, i : i + 1], 0, batch.cues[m]).astype(np.float32)

@@ -24,6 +24,8 @@ from ecmf.errors import DataError, need
 
 Probs = NDArray[np.float32]
 FLOOR = 1e-6
+LEAST = 200
+"""Samples below which a model trained on them says less than the sources do: no rounds then."""
 
 
 @dataclass(frozen=True)
@@ -87,32 +89,24 @@ def refine(
         opinions[f"{name}, trained on the given labels"] = out_of_fold(values, hard, fold, options)
     opinions.update(outside)
     if outside:
-        soft = posterior(
-            _together(list(outside.values())) ** options.trust,
-            worth_of(hard_votes(outside), given, count),
-            given,
-        )
+        said = _together(list(outside.values()))
+        soft = posterior(said**options.trust, worth_of(said, given, count), given)
         tell("given and outside", soft)
     else:
         soft = dawid_skene(opinions, count)
         tell("Dawid-Skene over all sources", soft)
     shares = soft.mean(axis=0)
-    every = np.concatenate(list(features.values()), axis=1)
-    for number in range(options.rounds):
-        judged = out_of_fold(every, soft, fold, options)
-        soft = keep_shares(posterior(judged, worth_of(soft, given, count), given), shares)
-        tell(f"round {number + 1}", soft)
-    opinions["all features, trained on the refined labels"] = judged if options.rounds else soft
+    judged = _together(list(outside.values() if outside else opinions.values()))
+    if len(given) >= LEAST:
+        every = np.concatenate(list(features.values()), axis=1)
+        for number in range(options.rounds):
+            judged = out_of_fold(every, soft, fold, options)
+            soft = keep_shares(posterior(judged, worth_of(soft, given, count), given), shares)
+            tell(f"round {number + 1}", soft)
+        opinions["all features, trained on the refined labels"] = judged
     filters = need("cleanlab.filter", "train")
-    suspicious = filters.find_label_issues(
-        given, np.maximum(opinions["all features, trained on the refined labels"], FLOOR), n_jobs=1
-    )
+    suspicious = filters.find_label_issues(given, np.maximum(judged, FLOOR), n_jobs=1)
     return Refined(soft, opinions, worth_of(soft, given, count), np.asarray(suspicious, bool))
-
-
-def hard_votes(outside: Mapping[str, Probs]) -> Probs:
-    """The outside sources' common opinion."""
-    return _together(list(outside.values()))
 
 
 def _together(opinions: Sequence[Probs]) -> Probs:

@@ -1,0 +1,225 @@
+"""python -m train.fit: what it teaches, what it refuses, and a folder of clips from labels.csv to a live bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecmf.bundle import SHIPPED, load_bundle
+from ecmf.cue import Cue
+from ecmf.errors import DataError
+from ecmf.head import FusionHead
+from ecmf.labels import EKMAN, opinion, opinions
+from train import evaluate, fit, fit_folder
+from train.datasets import folder
+
+RECIPE = 'version = "3"\nsteps = 150\nbatch = 32\n[head]\nwidth = 16\nheads = 2\n'
+BORED = (
+    "This is so dull.", "Nothing to do all day.", "Another long meeting.", "I keep looking at the clock.",
+    "It never ends, how tedious.", "Same thing every single day.",
+)  # fmt: skip
+HAPPY = (
+    "I am so happy today!", "What a wonderful surprise!", "We won, this is great!", "I love this so much.",
+    "Best news ever, fantastic!", "You make me laugh.",
+)  # fmt: skip
+SPLIT = ("train", "train", "train", "train", "valid", "test")
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    data = tmp_path / "clips"
+    data.mkdir()
+    lines = ["path,label,speaker,split"]
+    for label, sentences in (("bored", BORED), ("happy", HAPPY)):
+        for number, (sentence, split) in enumerate(zip(sentences, SPLIT, strict=True)):
+            (data / f"{label}{number}.txt").write_text(sentence)
+            lines.append(f"{label}{number}.txt,{label},person{number},{split}")
+    (data / folder.TABLE).write_text("\n".join(lines) + "\n")
+    return data
+
+
+def run(*arguments: object) -> int:
+    return fit.main([str(argument) for argument in arguments])
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    return message
+
+
+def test_help_teaches_the_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("--help")
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    for part in (
+        "--recipe default",
+        "--data MY_CLIPS",
+        "--features MER2025",
+        "path,label,speaker,split",
+        "goes on",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "say what to train"),
+        (("--recipe", "face"), "where is the data"),
+        (("--recipe", "face", "--data", "/nonexistent"), "is no folder"),
+        (("--data", "."), "holds no labels.csv"),
+        (("--features", ".", "--recipe", "face"), "goes without --recipe"),
+        (("--features", "."), "neither track1_train_disdim.csv nor"),
+        (("--recipe", "text", "--data", "."), "holds none of meld.parquet"),
+        (("--recipe", "face", "--data", ".", "--labels", "a,b"), "has its own labels"),
+        (("--data", ".", "--labels", "a"), "at least two different names"),
+        (("--recipe", "face", "--data", ".", "--config", "none.toml"), "no recipe none.toml"),
+    ],
+)
+def test_refusals_are_one_line_and_code_two(
+    arguments: tuple[str, ...],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ECMF_DATA", raising=False)
+    assert run(*arguments) == 2
+    assert expected in complaint(capsys)
+
+
+def test_texts_become_a_head_with_labels_of_its_own(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    out = tmp_path / "out"
+    command = ("--data", texts, "--config", recipe, "--out", out, "--cache", tmp_path / "cache")
+    assert run(*command) == 0
+    assert "ecmf-live --model" in capsys.readouterr().out
+    bundle = load_bundle(out / "model")
+    assert bundle.manifest.labels == ("bored", "happy")
+    assert bundle.manifest.extra["modalities"] == ["text"]
+    assert set(bundle.manifest.metrics) == {"valid", "test"}
+    assert (out / "model" / "README.md").read_text().startswith("# out: a fusion head for bored, happy")
+    head = FusionHead(bundle)
+    cue = fit_folder.extract(folder.read(texts), tmp_path / "cache")[6][0]["text"]
+    fused = head.fuse({"text": cue}, 0)
+    assert fused is not None and fused.probs.argmax() == 1
+    happy = np.eye(7, dtype=np.float32)[1]
+    assert head.fuse({"face": Cue("face", 0, np.zeros(180, np.float32), happy, 0, 0, 0.9)}, 0) is None
+
+    again = tmp_path / "again"
+    assert run(*command[:5], again, *command[6:]) == 0  # same seed, same bundle
+    assert load_bundle(again / "model").sha256 == bundle.sha256
+
+    code = evaluate.main(
+        ["--bundle", str(out / "model"), "--data", str(texts), "--out", str(tmp_path / "plots")]
+    )
+    assert code == 0
+    results = json.loads((tmp_path / "plots" / "results.json").read_text())["results"]
+    assert results["text"]["n"] == 2
+    assert (tmp_path / "plots" / "weighted-f1.png").stat().st_size > 1000
+    table = texts / folder.TABLE
+    table.write_text(table.read_text().replace(",person0,train", ",person0,test"))
+    capsys.readouterr()
+    assert evaluate.main(["--bundle", str(out / "model"), "--data", str(texts)]) == 2
+    assert "was trained on 'person0'" in complaint(capsys)
+
+
+def test_an_unreadable_clip_names_file_and_row(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (texts / "happy1.txt").unlink()
+    (texts / "happy1.mp4").write_bytes(b"not a video at all" * 50)
+    table = texts / folder.TABLE
+    table.write_text(table.read_text().replace("happy1.txt", "happy1.mp4"))
+    assert run("--data", texts, "--out", tmp_path / "out", "--cache", tmp_path / "cache") == 2
+    message = complaint(capsys)
+    assert "labels.csv, row 9 (happy1.mp4): unreadable clip" in message
+
+
+def test_features_that_are_not_finite_name_file_and_row(texts: Path, tmp_path: Path) -> None:
+    listed = folder.read(texts)
+    fit_folder.extract(listed, tmp_path / "cache")
+    for file in (tmp_path / "cache" / "clips").glob("*.npz"):
+        moments = fit_folder.load(file)
+        moments[0]["text"].embedding[3] = np.inf
+        fit_folder.store(file, moments)
+    with pytest.raises(DataError, match=r"row 2 \(bored0\.txt\): text features are not finite"):
+        fit_folder.extract(listed, tmp_path / "cache")
+
+
+def test_a_label_whose_clips_hold_nothing_is_named(texts: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        (texts / f"bored{number}.txt").write_text("uh um hm")  # fillers: no cue
+    listed = folder.read(texts)
+    with pytest.raises(DataError, match=r"row 2 .*no clip labelled 'bored' in train a face, a voice or words"):
+        fit_folder.assemble(listed, fit_folder.extract(listed, tmp_path / "cache"))
+
+
+def test_forgetting_leaves_a_cue_to_go_by() -> None:
+    rng = np.random.default_rng(0)
+    quality = (rng.random((500, 4)) < 0.5).astype(np.float32)
+    quality[:, 3] = np.where(quality[:, [0, 2]].any(axis=1), quality[:, 3], 1)
+    cues = {m: rng.random((500, 2)).astype(np.float32) for m in ("face", "scene", "voice", "text")}
+    batch = fit_folder.Batch(cues, np.zeros((500, 4, 3), np.float32), quality, np.zeros(500, np.int64))  # type: ignore[arg-type]
+    left = fit_folder.forget(batch, 0.9, rng)
+    assert (left.quality[:, [0, 2, 3]] > 0).any(axis=1).all()
+    assert (left.quality <= quality).all() and left.quality.sum() < 0.7 * quality.sum()
+    assert not left.cues["face"][left.quality[:, 0] == 0].any()
+
+
+def test_opinions_find_their_way_into_other_label_sets() -> None:
+    probs = np.array([0.1, 0.5, 0.1, 0.1, 0.1, 0.05, 0.05], np.float32)
+    found = opinion(probs, opinions(("sad", "happy")), 1e-4)
+    assert found is not None
+    np.testing.assert_allclose(np.exp(found), [1 / 6, 5 / 6], atol=1e-4)
+    shared = opinion(probs, opinions(("fear", "worried", "joy")), 1e-4)
+    assert shared is not None
+    np.testing.assert_allclose(np.exp(shared), [1 / 12, 1 / 12, 10 / 12], atol=1e-4)
+    assert opinions(("happy", "bored")) is None
+    matrix = opinions(EKMAN)
+    assert matrix is not None and (matrix == np.eye(7)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHIPPED / "voice").is_dir(), reason="no voice bundle is shipped yet")
+def test_a_video_with_sound_gives_every_cue(
+    demo_smile: Path, weight: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from train.clip_cues import ClipReader
+
+    av = pytest.importorskip("av")
+    path = tmp_path / "talk.mkv"
+    with (
+        av.open(str(path), "w") as target,
+        av.open(str(demo_smile)) as pictures,
+        av.open(str(weight("demo-speech-short"))) as sound,
+    ):
+        video, audio = (
+            target.add_stream("mpeg4", rate=30),
+            target.add_stream("pcm_s16le", rate=16000, layout="mono"),
+        )
+        video.width, video.height = pictures.streams.video[0].width, pictures.streams.video[0].height
+        video.pix_fmt = "yuv420p"
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=16000)
+        for number, frame in enumerate(pictures.decode(video=0)):
+            frame.pts = number
+            target.mux(video.encode(frame.reformat(format="yuv420p")))
+        target.mux(video.encode(None))
+        for frame in sound.decode(audio=0):
+            for part in resampler.resample(frame):
+                target.mux(audio.encode(part))
+        target.mux(audio.encode(None))
+    moments = ClipReader().read(path)
+    kinds = set().union(*(moment.keys() for moment in moments))
+    assert kinds == {"face", "scene", "voice", "text"}
+    assert "face" not in moments[-1]  # the pictures end seven seconds before the sound
