@@ -22,11 +22,14 @@ _HINT = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
 def _properties(spec: EngineSpec) -> dict[str, Any]:
     return {
-        "INFERENCE_PRECISION_HINT": _HINT[spec.precision],  # left alone, OpenVINO picks bf16 silently
+        # Left alone, OpenVINO picks bf16 silently, and quantizes activations beside int8 weights.
+        "INFERENCE_PRECISION_HINT": _HINT[spec.precision],
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         "INFERENCE_NUM_THREADS": spec.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # nor does it quantize activations unasked
+        # Left alone, every model's thread is tied to the same first core, and waits there for the others.
+        "ENABLE_CPU_PINNING": False,
     }
 
 

@@ -116,3 +116,10 @@ def test_a_wrong_input_is_an_engine_error(bundle: Bundle) -> None:
     for backend in HERE:
         with pytest.raises(EngineError):
             open_engine(bundle, backend=backend).run({"z": X})
+
+
+def test_openvino_ties_no_model_to_a_core(bundle: Bundle) -> None:
+    engine = open_engine(bundle, backend="openvino")
+    compiled = engine._request.get_compiled_model()  # type: ignore[attr-defined]
+    assert compiled.get_property("ENABLE_CPU_PINNING") is False
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
