@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -176,11 +177,7 @@ def test_export_equals_the_network_it_came_from(
 
 def test_the_shipped_recipe_is_the_one_of_the_shipped_bundle() -> None:
     folder = SHIPPED / "face"
-    import tomllib
-
-    import train
-
     shipped = recipe_from(tomllib.loads((folder / "recipe.toml").read_text()))
-    ours = recipe_from(tomllib.loads((Path(train.__file__).parent / "recipes" / "face.toml").read_text()))
+    ours = recipe_from(tomllib.loads((Path(fit_face.__file__).parent / "recipes" / "face.toml").read_text()))
     assert shipped == ours
     assert load_bundle(folder).manifest.inputs[0].shape[-1] == ours.size
