@@ -245,7 +245,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--fer", type=Path, metavar="DIR", help="data with face/ferplus and face/muxspace")
     made.add_argument("--labels", metavar="A,B,C", help="the label set of the clips (default: as found)")
     made.add_argument(
-        "--rounds", type=int, default=Options.rounds, metavar="N", help="of training anew (default: 2)"
+        "--rounds", type=int, default=Options.rounds, metavar="N", help="of training anew (default: 3)"
     )
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--out", type=Path, default=Path("runs/refine"), metavar="DIR")

@@ -30,7 +30,7 @@ LEAST = 200
 
 @dataclass(frozen=True)
 class Options:
-    rounds: int = 2
+    rounds: int = 3
     """Times that the models are trained again on the labels refined so far."""
     folds: int = 3
     epochs: int = 6
