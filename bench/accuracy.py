@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write every figure to OUT")
     parser.add_argument("--plot", type=Path, metavar="OUT.png")
     options = parser.parse_args()
+    load = os.getloadavg()[0]
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # inherited by the other packages' processes
     try:
         failed = install(options.peers) if options.peers and options.install else {}
@@ -55,6 +56,7 @@ def main() -> int:
         pictures, truth = read(options.data, 300 if options.quick else None, few, options.seed)
         rows = measure(pictures, truth, options.peers)
         how = {"data": options.data.name, "seed": options.seed, "pictures": few, "quick": options.quick}
+        how["load before"] = round(load, 2)
         counts = {task: len(pictures[task]) for task in TASKS}
         record = results.record("accuracy", how, {"n": counts, "rows": rows, "times_faster": faster(rows)})
         show(record)

@@ -18,6 +18,8 @@ Received = tuple[int, Estimate]
 
 BLOCKS = 8
 """Stretches of equal length whose spread tells how sure a figure is."""
+BUSY_CORES = 0.25
+"""More than this of other work, and times are not to be believed; the subscriber needs some of it."""
 REST = "rest (queues, message)"
 """Publication minus capture that no stage accounts for."""
 RECEIVE = "publish to receive"
@@ -71,6 +73,7 @@ def figures_of(run: Run) -> dict[str, Any]:
         "drops": drops(run.health),
         "gaps": run.gaps,
         "cores": round(cores(run.usage), 3),
+        "other_cores": other_cores(run.usage),
         "timer_cores": timer_cores(stages, workers),
         "rss_mb": round(max(usage.rss_mb for usage in run.usage), 1),
         "cold_start_s": round(run.cold_start_s, 2),
@@ -156,6 +159,20 @@ def blocks(run: Run) -> dict[str, list[float]]:
 def cores(usage: Sequence[Usage]) -> float:
     """Processor seconds a second between the first and the last reading."""
     return (usage[-1].cpu_s - usage[0].cpu_s) / max(1e-9, (usage[-1].t_ns - usage[0].t_ns) * 1e-9)
+
+
+def other_cores(usage: Sequence[Usage]) -> float:
+    """Cores that everything else on the machine used meanwhile, the subscriber included."""
+    seconds = (usage[-1].t_ns - usage[0].t_ns) * 1e-9
+    others = (usage[-1].machine_s - usage[0].machine_s) - (usage[-1].cpu_s - usage[0].cpu_s)
+    return round(max(0.0, others) / max(1e-9, seconds), 3)
+
+
+def caution(other: float) -> str | None:
+    """What is said when the machine was not quiet."""
+    if other <= BUSY_CORES:
+        return None
+    return f"other work on the machine took {other:.2f} cores meanwhile: do not believe these times"
 
 
 def worker_rates(health: Sequence[Health]) -> dict[str, float]:

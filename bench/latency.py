@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plots, results
-from bench.figures import Run, cores, figures_of, targets
+from bench.figures import Run, caution, cores, figures_of, other_cores, targets
 from bench.live import Started, Usage, endpoint, messages, started
 from ecmf.errors import EcmfError, SourceError, UsageError, need
 from realtime.message import Estimate, Health, decode
@@ -161,6 +161,7 @@ def fast(options: argparse.Namespace) -> dict[str, Any]:
         "wall_s": round(wall_s, 2),
         "media_s_per_s": round(media_s / wall_s, 2),
         "cores": round(cores(usage), 3),
+        "other_cores": other_cores(usage),
         "core_s_per_media_s": round(cores(usage) * wall_s / media_s, 3),
         "rss_mb": round(max(each.rss_mb for each in usage), 1),
         "cold_start_s": round(usage[0].t_ns * 1e-9 - live.began, 2),
@@ -204,8 +205,10 @@ def show(figures: dict[str, Any]) -> None:
         f"{figures['rss_mb']} MB resident",
         "process start to first label: " + ", ".join(f"{s} s" for s in figures["cold_starts_s"]),
         "engines: " + ", ".join(f"{name} {use}" for name, use in figures["engine"].items()),
+        caution(figures["other_cores"]),
     ):
-        console.print(line, soft_wrap=True, highlight=False)
+        if line:
+            console.print(line, soft_wrap=True, highlight=False)
 
 
 def show_fast(figures: dict[str, Any]) -> None:

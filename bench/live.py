@@ -31,6 +31,8 @@ class Usage:
     cpu_s: float
     """User and system, all threads, since it started."""
     rss_mb: float
+    machine_s: float = 0.0
+    """Busy seconds of all cores and processes since the machine started."""
 
     @classmethod
     def of(cls, pid: int) -> Usage:
@@ -45,7 +47,15 @@ class Usage:
             time.monotonic_ns(),
             ticks / os.sysconf("SC_CLK_TCK"),
             pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
+            _machine_s(),
         )
+
+
+def _machine_s() -> float:
+    """Seconds in which some core worked or was taken away by the hypervisor, from /proc/stat."""
+    first = Path("/proc/stat").read_text("ascii").partition("\n")[0]
+    user, nice, system, _idle, _wait, irq, soft_irq, steal = map(int, first.split()[1:9])
+    return (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any
 
 from bench import plots, results
 from bench.accuracy import TASKS, numbers
+from bench.figures import caution
 from bench.results import Record
 from ecmf.errors import DataError, EcmfError
 
@@ -79,6 +80,13 @@ def draw(record: Record, path: Path) -> bool:
     return plot is not None
 
 
+def busy(record: Record) -> list[str]:
+    """A warning where the machine was not quiet."""
+    rows = [record, *(row for row in record.get("rows", []) if isinstance(row, dict))]
+    warning = caution(max(float(row.get("other_cores", 0.0)) for row in rows))
+    return [f"**{warning[0].upper()}{warning[1:]}.**", ""] if warning else []
+
+
 def render(records: Mapping[str, Record], pictures: Mapping[str, str], folder: Path) -> str:
     """The page as Markdown. ``pictures``: plots by name, relative to the page."""
     shown = folder.relative_to(HERE.parent) if folder.is_relative_to(HERE.parent) else Path(folder.name)
@@ -87,6 +95,7 @@ def render(records: Mapping[str, Record], pictures: Mapping[str, str], folder: P
         kind = record["benchmark"]
         title = TITLES.get(kind, kind)
         lines += [f"## {title}" if name == kind else f"## {title}: {name}", "", circumstances(record), ""]
+        lines += busy(record)
         lines += SECTIONS.get(kind, anything)(record)
         if name in pictures:
             lines += [f"![{title}]({pictures[name]})", ""]

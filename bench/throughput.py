@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plots, results
-from bench.figures import Received, cores, drops, end_to_end_ms, percentiles
+from bench.figures import Received, caution, cores, drops, end_to_end_ms, other_cores, percentiles
 from bench.latency import WARM_UP_S
 from bench.live import Started, Usage, endpoint, messages, started
 from ecmf.errors import EcmfError, SourceError, UsageError, need
@@ -172,6 +172,7 @@ def row_of(watched: Watched) -> dict[str, Any]:
         "unseen_worst_stream": round(max(shares), 4),
         "drops": dict(lost),
         "cores": round(used, 3),
+        "other_cores": other_cores(watched.usage),
         "cores_per_stream": round(used / streams, 3),
         "rss_mb": round(max(each.rss_mb for each in watched.usage), 1),
         "start_s": round(watched.start_s, 2),
@@ -230,6 +231,9 @@ def show(record: Mapping[str, Any]) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    warning = caution(max(row["other_cores"] for row in record["rows"]))
+    if warning:
+        console.print(warning, soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,9 @@ def run() -> Run:
     """10 s: a hundred faces, 5, 6, 7, 8 and 9 ms late in turn, and two cores of work for half a core."""
     return Run(
         received=[estimate(number, 5 + number % 5) for number in range(100)],
-        usage=[Usage(second * 1_000_000_000, second * 0.5, 300.0 + second) for second in range(11)],
+        usage=[
+            Usage(second * 1_000_000_000, second * 0.5, 300.0 + second, second * 1.25) for second in range(11)
+        ],
         health=[health(3), health(7, 22.0)],
         cold_start_s=2.5,
     )
@@ -107,6 +109,7 @@ def test_percentiles_rates_and_rest(run: Run) -> None:
 def test_cost_and_drops_leave_the_warm_up_out(run: Run) -> None:
     figures = figures_of(run)
     assert figures["cores"] == pytest.approx(0.5)
+    assert figures["other_cores"] == pytest.approx(0.75)
     assert figures["rss_mb"] == 310.0
     assert figures["drops"] == {"camera: late": 4}
     assert figures["worker_hz"] == {"camera": 23.0, "face": 23.0}
@@ -276,6 +279,7 @@ def test_the_report_shows_every_file(run: Run, tmp_path: Path) -> None:
     assert titles[0] == "Latency of the live pipeline"
     assert titles[-1] == "later"
     assert "| face | 100 | 10 | 7 | 9 | 9 | 9 |" in page
+    assert "Other work on the machine took 0.75 cores meanwhile" in page
     assert "| fer | not installed |" in page
     assert "| a\\|b | 1.25 |" in page
     for plot in re.findall(r"\]\((plots/.*?)\)", page):
