@@ -19,8 +19,15 @@ from ecmf.labels import EKMAN, opinion, opinions
 MAX_AGE_S: Mapping[Modality, float] = MappingProxyType({"face": 0.5, "scene": 2.0, "voice": 1.5, "text": 8.0})
 """Older cues are masked; how old a cue is counts from the end of its capture interval."""
 
+EXPERTS: tuple[Modality, ...] = ("face", "voice", "text")
+"""Modalities that name an emotion; the scene is context only."""
+
 FLOOR = 1e-4
 """Smallest probability a branch's opinion may have before the logarithm."""
+
+
+EVIDENCE = 0.15
+"""Quality of face, voice and words together below which an estimate would be little more than the prior."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +76,13 @@ class FusionHead:
         return {m: q for m, q in aged.items() if q > 0.0}
 
     def fuse(self, cues: Mapping[Modality, Cue], t_ns: int) -> Fused | None:
-        """Fuse what counts at ``t_ns``; None when neither face nor voice nor text does (the scene never suffices).
+        """Fuse what counts at ``t_ns``; None when face, voice and text together stay below EVIDENCE (the scene never
+        suffices).
 
         Raises BundleError when a cue's embedding is not of the size the head was trained on.
         """
         quality = self.usable(cues, t_ns)
-        if not quality.keys() & {"face", "voice", "text"}:
+        if sum(quality.get(m, 0.0) for m in EXPERTS) < EVIDENCE:
             return None
         inputs: dict[str, NDArray[np.float32]] = {}
         log_probs = np.zeros((1, len(MODALITIES), len(self.labels)), np.float32)

@@ -105,7 +105,8 @@ class Annotation:
         """What is still to be settled when the file is over."""
         if hearing is None:
             return
-        nothing = Sound(np.zeros(0, np.float32), clock.monotonic_ns(), "file", None)
+        now_ns = clock.monotonic_ns()
+        nothing = Sound(np.zeros(0, np.float32), now_ns, "file", now_ns * 1e-9)
         for outcome in hearing.finish(nothing):
             yield outcome
             if isinstance(outcome, Said) and reading is not None:

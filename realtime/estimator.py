@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecmf.cue import MODALITIES, Cue, Modality
-from ecmf.head import FusionHead
+from ecmf.head import EXPERTS, FusionHead
 from ecmf.smoothing import Smoother, SmoothingOptions
 from realtime.sources.base import CaptureClock
 
@@ -187,7 +187,7 @@ class Estimator:
         if fused is None:
             self._smoothers.pop(person, None)
             return Decision(
-                person, trigger, start_ns, end_ns, None, None, self._why_nobody(now_ns), None, None,
+                person, trigger, start_ns, end_ns, None, None, self._why_nothing(cues, now_ns), None, None,
                 self._states(cues, {}, {}, now_ns), face.bbox if face else None, stages,
             )  # fmt: skip
         began = self._perf()
@@ -227,7 +227,11 @@ class Estimator:
             stages,
         )
 
-    def _why_nobody(self, now_ns: int) -> str:
+    def _why_nothing(self, cues: Mapping[Modality, Cue], now_ns: int) -> str:
+        weak = self._head.usable(cues, now_ns).keys() & set(EXPERTS)
+        if weak:
+            aged = all(now_ns - cues[m].end_ns > self._head.max_age_s[m] * 0.5e9 for m in weak)
+            return "stale" if aged else "low_confidence"
         watched = self._enabled - {"scene", "text"}
         if not any(m in self._last_report_ns for m in watched):
             return "starting"

@@ -118,10 +118,14 @@ def own_priors(pools: Mapping[Modality, Pool], labels: int) -> dict[Modality, ND
 
 
 def _priors(pools: Mapping[Modality, Pool], prior: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    """float32[4, L] and float32[L] for ``EcmfHead.start_from``."""
+    """float32[4, L] and float32[L] for ``EcmfHead.start_from``.
+
+    Half of each branch's own prior is taken to be even: dividing by a corpus's 0.5 % of disgust would turn a branch's
+    faintest doubt into an opinion.
+    """
     own = np.ones((len(MODALITIES), len(prior)))
     for modality, share in own_priors(pools, len(prior)).items():
-        own[MODALITIES.index(modality)] = share
+        own[MODALITIES.index(modality)] = 0.5 * share + 0.5 / len(prior)
     return torch.from_numpy(own).float(), torch.from_numpy(np.maximum(prior, 1e-4)).float()
 
 

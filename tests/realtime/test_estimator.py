@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecmf.cue import Cue, Modality
-from ecmf.head import MAX_AGE_S, Fused, aged_quality
+from ecmf.head import EVIDENCE, EXPERTS, MAX_AGE_S, Fused, aged_quality
 from ecmf.labels import EKMAN
 from realtime.estimator import Decision, Estimator, Pace, Report
 
@@ -30,7 +30,7 @@ class ProductHead:
 
     def fuse(self, cues: Mapping[Modality, Cue], t_ns: int) -> Fused | None:
         quality = self.usable(cues, t_ns)
-        if not quality.keys() & {"face", "voice", "text"}:
+        if sum(quality.get(m, 0.0) for m in EXPERTS) < EVIDENCE:
             return None
         logits = sum(q * np.log(cues[m].probs) for m, q in quality.items() if m != "scene")
         probs = np.exp(logits) / np.exp(logits).sum()
@@ -132,6 +132,18 @@ def test_a_switched_off_modality_says_so() -> None:
     est = estimator(enabled=frozenset(("face",)))
     (decision,) = say(est, "face", cue("face", "anger", 100, person=1), end_ms=100)
     assert decision.modalities["voice"].reason == "off"
+
+
+def test_a_cue_that_has_nearly_expired_is_no_basis_for_a_label() -> None:
+    est = estimator()
+    say(est, "face", cue("face", "anger", 100, person=1), end_ms=100)
+    (decision,) = est.tick(580 * MS)
+    assert decision.label is None and decision.reason == "stale"
+
+
+def test_a_face_that_can_hardly_be_seen_is_no_basis_for_a_label() -> None:
+    (decision,) = say(estimator(), "face", cue("face", "anger", 100, person=1, quality=0.05), end_ms=100)
+    assert decision.label is None and decision.reason == "low_confidence"
 
 
 def test_a_lost_person_starts_anew() -> None:
