@@ -27,7 +27,7 @@ def path_of(bundle: Bundle, precision: Precision) -> Path:
         return bundle.model
     if INT8 not in bundle.manifest.files:
         raise Unsuitable(
-            f"{bundle.id} has no int8 graph; make one with: python -m train.quantize --bundle {bundle.manifest.name}"
+            f"{bundle.id} has no int8 graph; python -m train.quantize makes one for face and scene"
         )
     return bundle.folder / INT8
 

@@ -174,11 +174,23 @@ def _slice(
     if isinstance(x, list):
         return x[starts[0] : ends[0] : steps[0] if steps else 1]
     for index, (start, end) in enumerate(zip(_flat(starts), _flat(ends), strict=True)):
-        where = [slice(None)] * x.dim()
         axis = axes[index] if axes else index
-        where[axis] = slice(start, end if end < 2**31 else None, steps[index] if steps else 1)
+        step = steps[index] if steps else 1
+        if step == -1 and start == -1 and end < -(2**31):
+            x = x.flip(axis)
+            continue
+        if step < 0:
+            raise Unsuitable("torch backends reverse a whole axis, not a part of one")
+        where = [slice(None)] * x.dim()
+        where[axis] = slice(start, end if end < 2**31 else None, step)
         x = x[tuple(where)]
     return x
+
+
+def _gather_nd(torch: Any, attributes: Mapping[str, Any], x: Any, indices: Any) -> Any:
+    if attributes.get("batch_dims", 0):
+        raise Unsuitable("torch backends do not cover GatherND with batch dimensions")
+    return x[tuple(indices[..., k] for k in range(indices.shape[-1]))]
 
 
 def _flat(value: Any) -> list[Any]:
@@ -297,6 +309,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "Expand": _expand,
     "Flatten": lambda torch, attributes, x: x.flatten(attributes.get("axis", 1)),
     "Gather": _gather,
+    "GatherND": _gather_nd,
     "Gelu": lambda torch, attributes, x: torch.nn.functional.gelu(
         x, approximate=attributes.get("approximate", b"none").decode()
     ),
