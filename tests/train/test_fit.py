@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecmf.bundle import SHIPPED, load_bundle
+from ecmf.bundle import SHIPPED, Bundle, load_bundle
 from ecmf.cue import Cue
 from ecmf.errors import DataError
 from ecmf.head import FusionHead
 from ecmf.labels import EKMAN, opinion, opinions
 from train import evaluate, fit, fit_folder
 from train.datasets import folder
+from train.evaluate_voice import VoiceData
 
 RECIPE = 'version = "3"\nsteps = 150\nbatch = 32\n[head]\nwidth = 16\nheads = 2\n'
 BORED = (
@@ -95,6 +98,40 @@ def test_refusals_are_one_line_and_code_two(
     assert expected in complaint(capsys)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "module", "function"),
+    [("default", "fit_default", "main"), ("face", "fit_face", "main"), ("voice", "fit_voice", "fit")],
+)
+def test_a_recipe_reaches_its_training_with_the_right_paths(
+    recipe: str, module: str, function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is trained is not trained here; that it is called as it asks to be called, is."""
+    target = importlib.import_module(f"train.{module}")
+    real = inspect.signature(getattr(target, function))
+    given: dict[str, object] = {}
+
+    def spy(*arguments: object, **more: object) -> Bundle:
+        given.update(
+            real.bind(*arguments, **more).arguments
+        )  # raises for a call that the real one would refuse
+        return load_bundle(SHIPPED / "face")
+
+    monkeypatch.setattr(target, function, spy)
+    (tmp_path / "speech").mkdir()
+    for name in ("ravdess.parquet", "emodb4.parquet"):
+        (tmp_path / "speech" / name).touch()
+    monkeypatch.setenv("ECMF_DATA", str(tmp_path))
+    assert run("--recipe", recipe, "--out", tmp_path / "out", "--cache", tmp_path / "cache") == 0
+    assert str(given[next(iter(given))]).endswith(f"recipes/{recipe}.toml")
+    assert given["out"] == tmp_path / "out" / recipe
+    if recipe == "voice":
+        data = given["data"]
+        assert isinstance(data, VoiceData)
+        assert (data.ravdess.name, data.cache) == ("ravdess.parquet", tmp_path / "cache")
+    else:
+        assert (given["data"], given["cache"]) == (tmp_path, tmp_path / "cache")
+
+
 def test_texts_become_a_head_with_labels_of_its_own(
     texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,7 +198,9 @@ def test_a_label_whose_clips_hold_nothing_is_named(texts: Path, tmp_path: Path) 
     for number in range(6):
         (texts / f"bored{number}.txt").write_text("uh um hm")  # fillers: no cue
     listed = folder.read(texts)
-    with pytest.raises(DataError, match=r"row 2 .*no clip labelled 'bored' in train a face, a voice or words"):
+    with pytest.raises(
+        DataError, match=r"row 2 .*no clip labelled 'bored' in train a face, a voice or words"
+    ):
         fit_folder.assemble(listed, fit_folder.extract(listed, tmp_path / "cache"))
 
 
