@@ -189,7 +189,7 @@ def accuracy(record: Record) -> Iterator[str]:
         rows = [
             (row["name"], *numbers(row[task]))
             if row.get(task) is not None
-            else (row["name"], row.get("reason"), None, None, None, None)
+            else (row["name"], row.get("reason"), *[None] * 5)
             for row in record["rows"]
             if row.get(task) is not None or "reason" in row
         ]
@@ -205,7 +205,7 @@ def accuracy(record: Record) -> Iterator[str]:
             rows,
         )
     for name, times in record["times_faster"].items():
-        yield f"- From picture to label, each frame searched anew: {times:g} times as fast as {name}."
+        yield f"- From picture to label, times as fast as {name}: {_plain(times)}."
     yield ""
 
 

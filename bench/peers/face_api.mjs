@@ -65,13 +65,17 @@ for (const task of tasks) {
   const npy = readNpy(path.join(folder, `${task}.npy`));
   for (let i = 0; i < WARM_UP; i++) await answer(task, rgb(npy, 0));
   const labels = [], ms = [];
+  let core = 0; // microseconds
   for (let i = 0; i < npy.shape[0]; i++) {
     const picture = rgb(npy, i); // a browser has RGB already, so this is not timed
+    const cpu = process.cpuUsage();
     const began = performance.now();
     labels.push(await answer(task, picture));
     ms.push(performance.now() - began);
+    const { user, system } = process.cpuUsage(cpu);
+    core += user + system;
   }
-  told[task] = { labels, ms };
+  told[task] = { labels, ms, core_ms: core / 1e3 / npy.shape[0] };
 }
 const { version } = require('@vladmandic/face-api/package.json');
 say(JSON.stringify({ version, backend: `tfjs ${tf.version.tfjs} WebAssembly, ${finder === 'tiny' ? 'TinyFaceDetector' : 'SSD MobileNet v1'}`, tasks: told }));

@@ -225,18 +225,31 @@ def test_streams_are_carried_while_faces_come_in_time() -> None:
 
 def test_a_face_that_is_not_found_is_wrong() -> None:
     truth = np.array([1, 1, 0, 0])
-    figures = cell([1, None, 0, 1], [1.0, 2.0, 3.0, 4.0], truth)
+    figures = cell([1, None, 0, 1], [1.0, 2.0, 3.0, 4.0], 2.25, truth)
     assert figures["accuracy"] == 0.5
     assert figures["found"] == 0.75
     assert figures["accuracy_where_found"] == pytest.approx(2 / 3, abs=1e-4)
     assert figures["uar"] == 0.5
     assert figures["p50_ms"] == 2.5
     assert majority(np.array([0, 0, 1])) == {"n": 3, "accuracy": 0.6667, "uar": 0.5}
+
+
+def test_how_many_times_as_fast() -> None:
     rows = [
-        {"name": "ecmf face", "frame": {"p50_ms": 10.0}},
-        {"name": "other 1.0", "frame": {"p50_ms": 65.0}},
+        {"name": "ecmf face", "frame": {"p50_ms": 10.0, "core_ms": 8.0}},
+        {"name": "ecmf face, network alone", "frame": None},
+        {"name": "ecmf face, following", "frame": {"p50_ms": 5.0, "core_ms": 4.0}},
+        {"name": "other 1.0", "frame": {"p50_ms": 65.0, "core_ms": 60.0}},
+        {"name": "blank", "frame": None, "reason": "not installed"},
     ]
-    assert faster([*rows, {"name": "blank", "frame": None, "reason": "not installed"}]) == {"other 1.0": 6.5}
+    assert faster(rows) == {
+        "other 1.0": {
+            "searched anew": 6.5,
+            "searched anew, processor time": 7.5,
+            "followed": 13.0,
+            "followed, processor time": 15.0,
+        }
+    }
 
 
 def test_faces_are_framed_as_a_webcam_does() -> None:
@@ -255,8 +268,13 @@ def test_the_report_shows_every_file(run: Run, tmp_path: Path) -> None:
         "reason": "not installed",
         **dict.fromkeys(("network", "found", "photographs", "frame")),
     }
-    own = {"name": "ecmf face", "frame": {"n": 1, "found": 1.0, "p50_ms": 9.5, "p95_ms": 12.0}}
-    own |= {task: cell([1, 0], [1.0, 2.0], np.array([1, 1])) for task in ("network", "found", "photographs")}
+    own = {
+        "name": "ecmf face",
+        "frame": {"n": 1, "found": 1.0, "p50_ms": 9.5, "p95_ms": 12.0, "core_ms": 9.0},
+    }
+    own |= {
+        task: cell([1, 0], [1.0, 2.0], 1.5, np.array([1, 1])) for task in ("network", "found", "photographs")
+    }
     folder = tmp_path / "results"
     curve = verdict([row_of(watched(20.0)), {**row_of(watched(150.0)), "streams": 4}], 2)
     counts = {"network": 2, "found": 2, "photographs": 2, "frame": 1}
