@@ -23,6 +23,7 @@ from train.calibrate_face import Calibration
 from train.face_augment import MIRRORED
 from train.face_crops import Cropper
 from train.face_net import EMBEDDING, Conv, FaceNet
+from train.traces import remove_traces
 
 TRAINING_DATA: tuple[Mapping[str, Any], ...] = (
     {
@@ -131,11 +132,8 @@ def export(
         )
         if program is None:
             raise RuntimeError("torch.onnx.export gave no program")
-        model = program.model_proto
-        for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
-            part.ClearField("metadata_props")  # the exporter's stack traces, with the paths of this machine
-            part.ClearField("doc_string")
-        graph.write_bytes(model.SerializeToString())
+        program.save(str(graph), include_initializers=True, external_data=False)
+        remove_traces(graph)
         with torch.no_grad():
             embedding, logits = ready(face, shapes)
         expected = {

@@ -19,6 +19,7 @@ from ecmf.labels import EKMAN
 from ecmf.wordpiece import MAX_TOKENS, MAX_UTTERANCE, WordPiece, pad
 from train.bert import WIDTH, TextModel
 from train.text_examples import HISTORY_LINES
+from train.traces import remove_traces
 
 TRAINING_DATA = (
     {"name": "GoEmotions", "licence": "Apache-2.0", "split": "train", "owner": "Google"},
@@ -61,6 +62,7 @@ def export_onnx(model: TextModel, path: Path) -> None:
     graph.graph.output[0].name = "embedding"
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, path)
+    remove_traces(path)
 
 
 def to_int8(source: Path, target: Path) -> None:

@@ -17,6 +17,7 @@ from ecmf.importers.whisper_encoder import LAYERS
 from ecmf.labels import EKMAN
 from ecmf.prosody import FEATURES
 from ecmf.speech import SpeechEncoder
+from train.traces import remove_traces
 from train.voice_network import VoiceNetwork
 
 TRAINING_DATA: Mapping[str, Mapping[str, str]] = {
@@ -76,6 +77,7 @@ def export(
         if program is None:
             raise RuntimeError("torch.onnx.export gave no program")
         program.save(str(graph), include_initializers=True, external_data=False)
+        remove_traces(graph)
         with torch.no_grad():
             embedding, logits = network(states, mask, prosody)
         expected = {

@@ -23,6 +23,7 @@ from ecmf.bundle import Bundle, Manifest, Port, write_bundle
 from ecmf.cue import MODALITIES, Modality
 from ecmf.fusion import EcmfHead, HeadOptions
 from train.pairing import TRUST, Batch, PairingOptions, Pool, draw
+from train.traces import remove_traces
 
 
 @dataclass(frozen=True)
@@ -263,6 +264,7 @@ def write_graph(
         )
         assert program is not None
         program.save(str(graph), external_data=False)
+        remove_traces(graph)
         files: dict[str, Path | bytes] = {
             "model.onnx": graph,
             "README.md": card.encode(),
