@@ -34,6 +34,8 @@ class HeadOptions:
 class EcmfHead(nn.Module):
     """Four cue tokens in, label logits and modality weights out."""
 
+    experts: Tensor
+
     def __init__(self, dims: Mapping[str, int], labels: int, options: HeadOptions | None = None) -> None:
         """``dims``: embedding size per modality, in the order of MODALITIES."""
         super().__init__()
