@@ -48,14 +48,16 @@ def main() -> int:
     parser.add_argument("--plot", type=Path, metavar="OUT.png")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # inherited by the other packages' processes
+    allowed = os.sched_getaffinity(0)
     try:
         failed = install(options.peers) if options.peers and options.install else {}
         for name, reason in failed.items():
             print(f"accuracy: {name} could not be installed: {reason}", file=sys.stderr)
         few = 40 if options.quick else options.pictures
         pictures, truth = read(options.data, 300 if options.quick else None, few, options.seed)
+        os.sched_setaffinity(0, {min(allowed)})  # inherited by the other packages' processes
         rows = measure(pictures, truth, options.peers)
+        os.sched_setaffinity(0, allowed)
         how = {"data": options.data.name, "seed": options.seed, "pictures": few, "quick": options.quick}
         how["load before"] = round(load, 2)
         counts = {task: len(pictures[task]) for task in TASKS}

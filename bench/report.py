@@ -201,6 +201,7 @@ def accuracy(record: Record) -> Iterator[str]:
                 "found",
                 "p50 ms",
                 "p95 ms",
+                "core ms",
             ),
             rows,
         )
@@ -233,6 +234,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
     yield "| " + " | ".join(head) + " |"
     yield "|---" * len(head) + "|"
     for row in rows:
+        assert len(row) == len(head), (head, row)
         yield "| " + " | ".join(_plain(value).replace("|", "\\|") for value in row) + " |"
     yield ""
 

@@ -300,6 +300,8 @@ def test_the_report_shows_every_file(run: Run, tmp_path: Path) -> None:
     assert "Other work on the machine took 0.75 cores meanwhile" in page
     assert "| fer | not installed |" in page
     assert "| a\\|b | 1.25 |" in page
+    for rows in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows.splitlines()}) == 1, rows
     for plot in re.findall(r"\]\((plots/.*?)\)", page):
         assert (tmp_path / plot).read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "plots").iterdir())) == 3
