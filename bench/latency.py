@@ -176,7 +176,7 @@ def show(figures: dict[str, Any]) -> None:
     for title, key in (
         ("capture to subscriber, ms", "capture_to_subscriber_ms"),
         ("stages, ms", "stage_ms"),
-        ("age of each modality at publication, ms", "age_at_publish_ms"),
+        ("age of each modality at publication, pauses included, ms", "age_at_publish_ms"),
     ):
         view = table.Table(title=title, title_justify="left")
         view.add_column("")

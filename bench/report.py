@@ -131,7 +131,7 @@ def latency(record: Record) -> Iterator[str]:
     for title, key in (
         ("capture to subscriber, ms, by trigger", "capture_to_subscriber_ms"),
         ("stage, ms", "stage_ms"),
-        ("age at publication, ms", "age_at_publish_ms"),
+        ("age at publication, pauses included, ms", "age_at_publish_ms"),
     ):
         rows = [(name, *(row[c] for c in columns)) for name, row in record[key].items()]
         yield from table((title, "n", "a second", *columns[2:]), rows)

@@ -127,7 +127,7 @@ def test_targets_say_what_was_missed_and_what_was_not_measured(run: Run) -> None
     run.received = [estimate(number, 40.0) for number in range(100)]
     told = {target["what"]: target["met"] for target in targets(figures_of(run))}
     assert told["face, capture to subscriber, p50 ms"] is False
-    assert told["voice, age at publication, p95 ms"] is None
+    assert told["newest sound when a voice estimate is published, p95 ms"] is None
     assert told["cold start, s"] is True
     assert told["resident memory without the language model, MB"] is True
 
