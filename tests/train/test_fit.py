@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ecmf import golden
 from ecmf.bundle import SHIPPED, Bundle, load_bundle
 from ecmf.cue import Cue
 from ecmf.errors import DataError
@@ -251,8 +256,9 @@ def test_a_video_with_sound_gives_every_cue(
         video.pix_fmt = "yuv420p"
         resampler = av.AudioResampler(format="s16", layout="mono", rate=16000)
         for number, frame in enumerate(pictures.decode(video=0)):
-            frame.pts = number
-            target.mux(video.encode(frame.reformat(format="yuv420p")))
+            shown = av.VideoFrame.from_ndarray(frame.to_ndarray(format="bgr24"), format="bgr24")
+            shown.pts, shown.time_base = number, Fraction(1, 30)
+            target.mux(video.encode(shown))
         target.mux(video.encode(None))
         for frame in sound.decode(audio=0):
             for part in resampler.resample(frame):
@@ -262,3 +268,31 @@ def test_a_video_with_sound_gives_every_cue(
     kinds = set().union(*(moment.keys() for moment in moments))
     assert kinds == {"face", "scene", "voice", "text"}
     assert "face" not in moments[-1]  # the pictures end seven seconds before the sound
+
+
+@pytest.mark.slow
+def test_killed_at_five_moments_it_ends_with_the_same_bundle(texts: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.replace("steps = 150", "steps = 1200"))
+
+    def command(name: str) -> list[str]:
+        places = ["--out", str(tmp_path / name), "--cache", str(tmp_path / f"{name}-cache")]
+        return [sys.executable, "-m", "train.fit", "--data", str(texts), "--config", str(recipe), *places]
+
+    began = time.monotonic()
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    whole_s = time.monotonic() - began
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        running = subprocess.Popen(command("broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            running.wait(timeout=float(rng.uniform(0.3, 0.95)) * whole_s)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+    subprocess.run(command("broken"), check=True, capture_output=True)
+    whole, broken = (load_bundle(tmp_path / name / "model") for name in ("whole", "broken"))
+    assert broken.manifest.metrics == whole.manifest.metrics
+    for one, other in zip(golden.stored_outputs(whole), golden.stored_outputs(broken), strict=True):
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], atol=1e-6)
