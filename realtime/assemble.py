@@ -14,7 +14,7 @@ from ecmf.bundle import SHIPPED, load_bundle
 from ecmf.cue import Modality
 from ecmf.decoder import Decoder
 from ecmf.enrich import Enricher
-from ecmf.errors import MissingExtra, SourceError
+from ecmf.errors import BundleError, MissingExtra, SourceError
 from ecmf.head import FusionHead
 from ecmf.smoothing import SmoothingOptions
 from ecmf.speech import SpeechEncoder
@@ -116,9 +116,19 @@ class Models:
         self._config = config
 
     def head(self) -> FusionHead:
-        """The fusion head: the user's own, or the shipped one."""
-        folder = self._config.models.model or SHIPPED / "default"
-        return FusionHead(load_bundle(folder), backend=self._config.models.engine)
+        """The fusion head: the user's own, or the shipped one.
+
+        Raises BundleError when it was fitted to other branches than those that will feed it: their embeddings may
+        have the same size and mean something else.
+        """
+        bundle = load_bundle(self._config.models.model or SHIPPED / "default")
+        for name, fitted_to in dict(bundle.manifest.extra.get("branches", {})).items():
+            here = load_bundle(SHIPPED / name, verify=False).id
+            if here != fitted_to:
+                raise BundleError(
+                    f"{bundle.id} was fitted to {fitted_to}, here is {here}; train it again with python -m train.fit"
+                )
+        return FusionHead(bundle, backend=self._config.models.engine)
 
     def estimator(self, head: FusionHead, inputs: Inputs) -> Estimator:
         pace = self._config.pace

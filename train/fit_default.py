@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ecmf.bundle import SHIPPED, Bundle, load_bundle
+from ecmf.bundle import Bundle
 from ecmf.cue import MODALITIES, Modality
 from ecmf.errors import DataError, UsageError
 from ecmf.fusion import HeadOptions
 from ecmf.labels import EKMAN
 from train.evaluate_head import evaluate, paired
 from train.features import Extraction, Split
-from train.fit_head import FitOptions, calibrate, export_head, train_head
+from train.fit_head import FitOptions, calibrate, export_head, shipped_branches, train_head
 from train.head_card import card
 from train.pairing import PairingOptions, Pool, draw
 
@@ -86,7 +86,7 @@ def main(
     metrics = evaluate(head, training, test, EKMAN, prior, chosen.fit.pairing)
     metrics["paired_muxspace"] = paired(head, muxspace_face.test, splits["scene"].test, len(EKMAN))
     sample = draw(test, len(EKMAN), 8, np.random.default_rng(1), chosen.fit.pairing, prior=prior)
-    branches = {name: load_bundle(SHIPPED / name).id for name in ("face", "voice", "text")}
+    branches = shipped_branches()
     return export_head(
         head,
         out,

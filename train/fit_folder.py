@@ -22,7 +22,15 @@ from train import clip_cues
 from train.datasets import folder
 from train.evaluate_head import predict, scores
 from train.features import tracked
-from train.fit_head import FitOptions, calibrate_on, descend, export_head, subsets, tensors
+from train.fit_head import (
+    FitOptions,
+    calibrate_on,
+    descend,
+    export_head,
+    shipped_branches,
+    subsets,
+    tensors,
+)
 from train.options import filled, read_toml
 from train.pairing import TRUST, Batch
 
@@ -338,7 +346,7 @@ def _export(
         extra={
             "modalities": used,
             "abstain_below": recipe.abstain_below,
-            "branches": list(clip_cues.identity()),
+            "branches": shipped_branches(),
         },
         card="\n".join(lines),
         sample=samples.rows(np.arange(min(8, len(samples.clip)))),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ecmf import golden
-from ecmf.bundle import Bundle, Manifest, Port, write_bundle
+from ecmf.bundle import SHIPPED, Bundle, Manifest, Port, load_bundle, write_bundle
 from ecmf.cue import MODALITIES, Modality
 from ecmf.fusion import EcmfHead, HeadOptions
 from train.pairing import TRUST, Batch, PairingOptions, Pool, draw
@@ -176,6 +176,11 @@ def calibrate_on(head: EcmfHead, batch: Batch) -> None:
 
 def _scale(temperature: Tensor, quality: Tensor) -> Tensor:
     return temperature[0] + (quality * temperature[1:]).sum(-1, keepdim=True)
+
+
+def shipped_branches() -> dict[str, str]:
+    """Ids of the branches whose cues a head is fitted to; the live system refuses a head that was fitted to others."""
+    return {name: load_bundle(SHIPPED / name).id for name in ("face", "voice", "text")}
 
 
 def subsets() -> list[frozenset[Modality]]:
