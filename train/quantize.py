@@ -65,15 +65,16 @@ class _Reader:
 def to_int8(source: Path, target: Path, samples: Sequence[Arrays]) -> None:
     """Write a graph with int8 weights and activations between QuantizeLinear and DequantizeLinear nodes.
 
-    Symmetric, weights per channel, biases left in float32: what TensorRT's parser takes. Depthwise convolutions stay
-    in float32: they are a small share of the work, and most of what int8 costs in accuracy (face network, FER+ valid:
-    1.2 points lost with them, 0.2 without).
+    Symmetric, weights per channel, biases left in float32: what TensorRT's parser takes. What is little work
+    but most of the loss stays in float32: depthwise convolutions, the first convolution and the last layers (Gemm).
+    Face network 1.0, FER+ valid: 0.7 points lost without depthwise, 0.3 without all three.
     """
     onnx = need("onnx", "live")
-    depthwise = [
+    convolutions = [node for node in onnx.load(source).graph.node if node.op_type == "Conv"]
+    delicate = [
         node.name
-        for node in onnx.load(source).graph.node
-        if node.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in node.attribute)
+        for index, node in enumerate(convolutions)
+        if index == 0 or any(a.name == "group" and a.i > 1 for a in node.attribute)
     ]
     q = need("onnxruntime.quantization", "live")
     reader = type("Reader", (_Reader, q.CalibrationDataReader), {})(samples)
@@ -85,8 +86,8 @@ def to_int8(source: Path, target: Path, samples: Sequence[Arrays]) -> None:
         activation_type=q.QuantType.QInt8,
         weight_type=q.QuantType.QInt8,
         per_channel=True,
-        op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-        nodes_to_exclude=depthwise,
+        op_types_to_quantize=["Conv", "MatMul"],
+        nodes_to_exclude=delicate,
         calibrate_method=q.CalibrationMethod.MinMax,
         extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
     )

@@ -65,7 +65,8 @@ def test_cpu_backends_equal_the_plain_graph(named: Callable[[str], Bundle], fres
     proofs = [record.parity for _, record in cache.records() if record.bundle == model.id]
     assert proofs
     for proof in proofs:
-        assert proof is not None and proof["passed"] and proof["error"] <= 1e-4 and proof["latency_ms"] > 0
+        assert proof is not None and proof["passed"] and proof["latency_ms"] > 0
+        assert proof["error"] <= proof["tolerance"]
 
 
 @pytest.mark.slow
@@ -115,7 +116,7 @@ class Shifted(OnnxRuntimeEngine):
 def test_the_tolerance_of_a_precision_decides(
     named: Callable[[str], Bundle], fresh: Path, precision: Any, by: float, passes: bool
 ) -> None:
-    model = named("text")
+    model = named("face")
     engine = Shifted(open_engine(model, backend="onnxruntime"), by)
     engine.precision = precision
     assert parity.check(engine, model).passed is passes
@@ -124,12 +125,12 @@ def test_the_tolerance_of_a_precision_decides(
 def test_a_wrong_engine_is_refused_and_leaves_nothing(
     named: Callable[[str], Bundle], fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, backend = named("text"), BACKENDS["onnxruntime"]
+    model, backend = named("face"), BACKENDS["onnxruntime"]
     right = type(backend).load
     monkeypatch.setattr(type(backend), "load", lambda *arguments: Shifted(right(*arguments), 0.01))
-    with pytest.raises(EngineError, match=r"fails parity for text.*error 0\.01"):
+    with pytest.raises(EngineError, match=r"fails parity for face.*error 0\.01"):
         open_engine(model, backend="onnxruntime")
-    assert list(cache.records()) == []
+    assert model.id not in [record.bundle for _, record in cache.records()]
 
 
 def test_an_engine_without_golden_inputs_says_that_it_is_unproven(
