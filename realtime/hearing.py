@@ -77,6 +77,8 @@ class Said:
     clock: CaptureClock
     media_s: float | None
     stage_ms: dict[str, float]
+    cues: str | None = None
+    """What the language model reads in the whole utterance; None until it has."""
 
 
 class RememberingDetector:
@@ -118,7 +120,7 @@ class Hearing:
         self._words_encoder = words_encoder or encoder
         self._voice = voice
         self._detector = RememberingDetector(detector, WINDOW_S)
-        self._transcriber = Transcriber(decoder, self._detector) if decoder is not None else None  # type: ignore[arg-type]
+        self._transcriber = Transcriber(decoder, self._detector) if decoder is not None else None
         self._audio = np.zeros(0, np.float32)
         self._end_ns = 0
         self._since_hop = 0

@@ -206,6 +206,9 @@ class Transcript(Stamped, frozen=True, kw_only=True, tag_field="type", tag="tran
     """The words committed since the message before."""
     final: bool
     """Whether the utterance has ended."""
+    cues: str | None = None
+    """Emotional cues that the language model reads in the whole utterance, likeliest first; the ended utterance is
+    published a second time with them. Null before that, and without a language model."""
     t_capture_ns: int
     """End of the sound this was read from, on the monotonic clock."""
     clock: CaptureClock

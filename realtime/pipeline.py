@@ -234,8 +234,8 @@ class Pipeline:
                 return
             if not said.final and not words.empty():
                 continue  # more of the same utterance is waiting already
-            for report in stage.read(said):
-                self._hand_over(worker, report)
+            for outcome in stage.read(said):
+                self._hand_over(worker, outcome)
             worker.beat()
 
     def _hand_over(self, worker: Worker, outcome: Outcome) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
 
 from ecmf.branches.text import TextBranch
 from ecmf.enrich import Enricher, Enrichment
@@ -37,16 +39,23 @@ class Reading:
         if enricher is not None:
             self.engines["enrichment"] = EngineUse(backend="llama.cpp", precision=enricher.path.stem)
 
-    def read(self, said: Said) -> list[Report]:
-        """Report on the committed words, first without the language model, at the end of an utterance with it."""
+    def read(self, said: Said) -> Iterator[Report | Said]:
+        """Report on the committed words at once; when an utterance has ended, the language model reads it, too.
+
+        What that finds comes as the transcript once more, now with its cues, and as a second report where the text
+        branch gains from it.
+        """
         if not said.text.strip() or not (said.new or said.final):
-            return []
+            return
+        yield self._report(said, None, {})
         if not said.final:
-            return [self._report(said, None, {})]
+            return
         enrichment, stages = self._enrich(said.text)
-        report = self._report(said, enrichment, stages)
+        if enrichment is not None:
+            yield replace(said, new=(), cues=enrichment.cues, stage_ms=stages)
+            if self._branch.gains_from_enrichment:
+                yield self._report(said, enrichment, stages)
         self._history.append(said.text.strip())
-        return [report]
 
     def _enrich(self, text: str) -> tuple[Enrichment | None, dict[str, float]]:
         if self._enricher is None:

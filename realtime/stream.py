@@ -75,6 +75,7 @@ class Stream:
                 partial=said.partial.strip(),
                 words=[Word(text=w.text, t_start_ns=w.start_ns, t_end_ns=w.end_ns) for w in said.new],
                 final=said.final,
+                cues=said.cues,
                 t_capture_ns=said.heard_ns,
                 clock=said.clock,
                 t_media_s=None if said.media_s is None else round(said.media_s, 4),

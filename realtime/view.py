@@ -41,6 +41,7 @@ class Scene:
         self._published_ns: deque[int] = deque(maxlen=LATENCIES)
         self._utterances: deque[tuple[int, str]] = deque(maxlen=3)
         self._partial = ""
+        self.cues = ""
         self.labels: tuple[str, ...] = ()
         self.health: Health | None = None
 
@@ -61,6 +62,7 @@ class Scene:
                         self._utterances.pop()
                     self._utterances.append((message.utterance, message.text))
                     self._partial = message.partial
+                    self.cues = message.cues or ""
 
     def persons(self) -> list[Estimate]:
         """The latest estimate of each person in view, the largest face first."""
@@ -143,7 +145,10 @@ class LiveView:
             parts.append(Text("starting …", style="dim"))
         committed, partial = self._scene.words()
         if committed or partial:
-            parts += [Text(), Text.assemble("“", plain(committed), (" " + plain(partial), "dim"), "”")]
+            said = Text.assemble("“", plain(committed), (" " + plain(partial), "dim"), "”")
+            if self._scene.cues:
+                said.append(f"  reads as {plain(self._scene.cues)}", "dim italic")
+            parts += [Text(), said]
         parts += [Text(), Text(self.footer(), style="dim")]
         return Panel(Group(*parts), title=plain(self._title), title_align="left", width=WIDTH, padding=(1, 2))
 

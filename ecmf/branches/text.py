@@ -43,6 +43,11 @@ class TextBranch:
             ) from None
         self.engine = open_engine(self.bundle, backend=backend, threads=threads)
 
+    @property
+    def gains_from_enrichment(self) -> bool:
+        """Whether a language model's reading changes what this bundle says; decided by measurement when it was made."""
+        return any(self._reads.values())
+
     def process(
         self,
         words: str,
@@ -68,7 +73,7 @@ class TextBranch:
         )
 
     def _useful(self, enrichment: Enrichment | None) -> Enrichment | None:
-        if enrichment is None or not any(self._reads.values()):
+        if enrichment is None or not self.gains_from_enrichment:
             return None
         even = np.full(len(EKMAN), 1 / len(EKMAN), np.float32)
         return Enrichment(
