@@ -58,8 +58,8 @@ class SceneStage:
 
 
 def use_of(engine: Engine) -> EngineUse:
-    """An engine as messages name it."""
-    return EngineUse(backend=engine.backend, precision=engine.precision)
+    """An engine as messages name it, with the reason where it is not the first choice."""
+    return EngineUse(backend=engine.backend, precision=engine.precision, fallback=engine.fallback)
 
 
 def _report(modality: Modality, cues: tuple[Cue, ...], frame: Frame, stages: Mapping[str, float]) -> Report:
