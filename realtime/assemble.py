@@ -146,7 +146,10 @@ class Models:
     def face(self) -> FaceStage:
         chosen = self._config.models
         most = FEW_FACES if chosen.face == "landmarker" else MANY_FACES
-        return FaceStage(FaceBranch(chosen.face, most, offline=chosen.offline, backend=chosen.engine))
+        branch = FaceBranch(
+            chosen.face, most, offline=chosen.offline, backend=chosen.engine, models=chosen.face_models
+        )
+        return FaceStage(branch)
 
     def scene(self) -> SceneStage:
         chosen = self._config.models

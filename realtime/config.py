@@ -88,6 +88,13 @@ class Models:
             choices=("landmarker", "retinaface", "insightface"),
         ),
     ] = "landmarker"
+    face_models: Annotated[
+        str | None,
+        Option(
+            "SCRFD model file, or folder of them, for --face insightface (default: ~/.insightface/models)",
+            metavar="PATH",
+        ),
+    ] = None
     asr: Annotated[
         str,
         Option(

@@ -172,10 +172,9 @@ def weights_for(config: Config) -> list[str]:
         encoders = {voice.extra["encoder"]["name"], chosen.asr}
         names += [f"whisper-{name}" for name in sorted(encoders) if f"whisper-{name}" in registry().weights]
         names.append("silero-vad")
-        if chosen.asr != "off":
-            names += ["minilm-int8", "minilm-tokenizer"]
-            if chosen.llm == "auto" and importlib.util.find_spec("llama_cpp") is not None:
-                names.append("smollm2-135m")
+        installed = importlib.util.find_spec("llama_cpp") is not None
+        if chosen.asr != "off" and chosen.llm == "auto" and installed:
+            names.append("smollm2-135m")
     if asked.demo:
         names += ["demo-face", "demo-speech"] if asked.mic != "off" else ["demo-face"]
     return names

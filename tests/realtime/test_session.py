@@ -15,16 +15,16 @@ from realtime.summary import Percentiles, Summary
     [
         (
             {},
-            {"face-landmarker", "efficientnet-lite0", "silero-vad", "minilm-int8"},
+            {"face-landmarker", "efficientnet-lite0", "silero-vad", "whisper-tiny.en"},
             {"demo-face", "retinaface"},
         ),
         ({"demo": True}, {"demo-face", "demo-speech", "face-landmarker"}, {"demo-smile"}),
         ({"demo": True, "mic": "off"}, {"demo-face"}, {"demo-speech", "silero-vad", "smollm2-135m"}),
         ({"camera": "off"}, {"silero-vad"}, {"face-landmarker", "efficientnet-lite0"}),
         ({"face": "retinaface"}, {"retinaface", "face-landmarker"}, set()),
-        ({"asr": "off"}, {"silero-vad"}, {"minilm-int8", "smollm2-135m"}),
+        ({"asr": "off"}, {"silero-vad"}, {"smollm2-135m"}),
         ({"asr": "base"}, {"whisper-base"}, set()),
-        ({"llm": "off"}, {"minilm-int8"}, {"smollm2-135m"}),
+        ({"llm": "off"}, {"whisper-tiny.en"}, {"smollm2-135m"}),
     ],
 )
 def test_only_what_is_needed_is_fetched(
