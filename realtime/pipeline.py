@@ -117,25 +117,33 @@ class Pipeline:
         if video is not None:
             for_face: LatestFrame[Frame] = LatestFrame()
             for_scene: LatestFrame[Frame] = LatestFrame()
-            self._add("camera", lambda w: self._capture(w, video, for_face, for_scene))
+            looks = (for_face, for_scene)
+            self._add("camera", lambda w: self._capture(w, video, *looks), lambda: _close(*looks))
             self._add("face", lambda w: self._look(w, for_face, self._models.face, self._on_frame))
             self._add("scene", lambda w: self._look(w, for_scene, self._models.scene, None))
         if audio is not None:
             ring = AudioRing(RING_S)
             words: queue.Queue[Said | None] = queue.Queue(UTTERANCES)
-            self._add("microphone", lambda w: self._record(w, audio, ring))
-            self._add("speech", lambda w: self._listen(w, ring, words))
+            self._add("microphone", lambda w: self._record(w, audio, ring), ring.close)
+            speech = self._add(
+                "speech", lambda w: self._listen(w, ring, words), lambda: _offer(words, None, speech)
+            )
             if self._models.transcribes:
                 self._add("text", lambda w: self._read(w, words))
 
-    def _add(self, name: str, body: Callable[[Worker], None]) -> None:
-        worker = Worker(name, body, clock=self._clock, on_off=self._gave_up)
+    def _add(
+        self, name: str, body: Callable[[Worker], None], on_end: Callable[[], object] | None = None
+    ) -> Worker:
+        worker = Worker(name, body, clock=self._clock, on_off=self._gave_up, on_end=on_end)
         worker.stop = self._stop
         self._workers.append(worker)
+        return worker
 
-    def _gave_up(self, name: str, error: BaseException) -> None:
-        """A worker is off for good; when it never worked, the user asked for something that cannot be."""
-        if isinstance(error, EcmfError):
+    def _gave_up(self, worker: Worker, error: Exception) -> None:
+        """A worker is off for good. One that never worked was asked for and cannot be: the run ends with its error;
+        without one that did, the others go on.
+        """
+        if not worker.worked and isinstance(error, EcmfError):
             self._failure = self._failure or error
             self._stop.set()
 
@@ -154,16 +162,12 @@ class Pipeline:
 
     def _capture(self, worker: Worker, source: VideoSource, *slots: LatestFrame[Frame]) -> None:
         self._await_stages(worker)
-        try:
-            for frame in source.frames(worker.stop):
-                self._clocks["picture"] = frame.clock
-                for slot in slots:
-                    slot.put(frame)
-                worker.drops["late"] = slots[0].dropped
-                worker.beat()
-        finally:
+        for frame in source.frames(worker.stop):
+            self._clocks["picture"] = frame.clock
             for slot in slots:
-                slot.close()
+                slot.put(frame)
+            worker.drops["late"] = slots[0].dropped
+            worker.beat()
 
     def _look(
         self,
@@ -179,6 +183,7 @@ class Pipeline:
             if frame is None:
                 if slot.closed:
                     return
+                worker.idle()
                 continue
             if on_frame is not None:
                 on_frame(frame)
@@ -189,37 +194,32 @@ class Pipeline:
 
     def _record(self, worker: Worker, source: AudioSource, ring: AudioRing) -> None:
         self._await_stages(worker)
-        try:
-            for block in source.blocks(worker.stop):
-                self._clocks["sound"] = block.clock
-                ring.write(block)
-                worker.drops["overflow"] = source.overflows
-                worker.beat()
-        finally:
-            ring.close()
+        for block in source.blocks(worker.stop):
+            self._clocks["sound"] = block.clock
+            ring.write(block)
+            worker.drops["overflow"] = source.overflows
+            worker.beat()
 
     def _listen(self, worker: Worker, ring: AudioRing, words: queue.Queue[Said | None]) -> None:
         stage = self._models.hearing()
         self._use(worker.name, stage.engines)
         position = ring.written
-        try:
-            while not worker.stop.is_set():
-                if not ring.wait(position + HOP, 0.25) and not ring.closed:
-                    continue
-                window = ring.after(position)
-                position = window.position + len(window.samples)
-                sound = Sound(window.samples, window.start_ns, window.clock, window.media_end_s)
-                over = ring.closed and not len(window.samples)
-                for outcome in stage.finish(sound) if over else stage.hear(sound):
-                    self._hand_over(worker, outcome)
-                    if isinstance(outcome, Said) and self._models.transcribes:
-                        _offer(words, outcome, worker)
-                worker.drops["overrun samples"] = ring.overruns
-                worker.beat()
-                if over:
-                    return
-        finally:
-            _offer(words, None, worker)
+        while not worker.stop.is_set():
+            if not ring.wait(position + HOP, 0.25) and not ring.closed:
+                worker.idle()
+                continue
+            window = ring.after(position)
+            position = window.position + len(window.samples)
+            sound = Sound(window.samples, window.start_ns, window.clock, window.media_end_s)
+            over = ring.closed and not len(window.samples)
+            for outcome in stage.finish(sound) if over else stage.hear(sound):
+                self._hand_over(worker, outcome)
+                if isinstance(outcome, Said) and self._models.transcribes:
+                    _offer(words, outcome, worker)
+            worker.drops["overrun samples"] = ring.overruns
+            worker.beat()
+            if over:
+                return
 
     def _read(self, worker: Worker, words: queue.Queue[Said | None]) -> None:
         stage = self._models.reading()
@@ -228,7 +228,7 @@ class Pipeline:
             try:
                 said = words.get(timeout=0.25)
             except queue.Empty:
-                worker.beat()
+                worker.idle()
                 continue
             if said is None:
                 return
@@ -290,6 +290,11 @@ class Pipeline:
         for worker in self._workers:
             if not worker.join(max(0.0, deadline_s - time.monotonic())):
                 log.warning("%s did not stop in %.1f s", worker.name, STOP_S)
+
+
+def _close(*slots: LatestFrame[Frame]) -> None:
+    for slot in slots:
+        slot.close()
 
 
 def _offer(words: queue.Queue[Said | None], said: Said | None, worker: Worker) -> None:

@@ -48,8 +48,12 @@ class Worker:
         body: Callable[[Worker], None],
         *,
         clock: Clock,
-        on_off: Callable[[str, BaseException], None] | None = None,
+        on_off: Callable[[Worker, Exception], None] | None = None,
+        on_end: Callable[[], object] | None = None,
     ) -> None:
+        """``on_off`` hears why the worker is off for good; ``on_end`` is called once nothing more comes from it,
+        whatever the reason, so that those behind it can finish.
+        """
         self.name = name
         self.stop = threading.Event()
         self.drops: Counter[str] = Counter()
@@ -57,9 +61,13 @@ class Worker:
         self.reason: str | None = None
         self.finished = False
         """Whether the body came to its end, by itself or for good."""
+        self.worked = False
+        """Whether it ever finished a turn."""
         self._body = body
         self._clock = clock
         self._on_off = on_off
+        self._on_end = on_end
+        self._sign_ns = clock.monotonic_ns()
         self._beats: deque[int] = deque(maxlen=RATE_WINDOW)
         self._failures: deque[int] = deque(maxlen=RESTARTS + 1)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -70,7 +78,13 @@ class Worker:
 
     def beat(self) -> None:
         """Call once per finished turn."""
-        self._beats.append(self._clock.monotonic_ns())
+        self.worked = True
+        self._sign_ns = self._clock.monotonic_ns()
+        self._beats.append(self._sign_ns)
+
+    def idle(self) -> None:
+        """Call when there was nothing to do: a sign of life that does not count as a turn."""
+        self._sign_ns = self._clock.monotonic_ns()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread; False when it still runs (it is a daemon and dies with the process)."""
@@ -83,7 +97,7 @@ class Worker:
         now_ns = self._clock.monotonic_ns()
         beats = [t for t in self._beats if now_ns - t <= 5_000_000_000]
         span_s = (now_ns - beats[0]) * 1e-9 if beats else 0.0
-        silent_s = (now_ns - self._beats[-1]) * 1e-9 if self._beats else 0.0
+        silent_s = (now_ns - self._sign_ns) * 1e-9 if self._beats else 0.0
         alive = self._thread.is_alive() and not self.finished
         hung = alive and silent_s > HANG_S
         reason = f"no sign of life for {silent_s:.0f} s" if hung else self.reason
@@ -102,17 +116,21 @@ class Worker:
                 if not self._may_restart(error):
                     self.reason = f"off: {error}"
                     log.error("%s is off: %s", self.name, error)
+                    log.debug("%s failed here", self.name, exc_info=error)
                     if self._on_off is not None:
-                        self._on_off(self.name, error)
+                        self._on_off(self, error)
                     break
                 self.restarts += 1
                 self.reason = f"restarted after: {error}"
                 log.warning("%s failed (%s: %s); restarting it", self.name, type(error).__name__, error)
+                log.debug("%s failed here", self.name, exc_info=error)
                 self.stop.wait(RESTART_PAUSE_S)
         self.finished = True
+        if self._on_end is not None:
+            self._on_end()
 
     def _may_restart(self, error: Exception) -> bool:
-        if isinstance(error, EcmfError) and not self._beats:
+        if isinstance(error, EcmfError) and not self.worked:
             return False
         now_ns = self._clock.monotonic_ns()
         self._failures.append(now_ns)

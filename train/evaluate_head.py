@@ -83,7 +83,7 @@ def evaluate(
     pairing: PairingOptions,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The table of issue's protocol: synthetic pairs per subset, the same with conflicts, muxspace as it is."""
+    """Synthetic pairs per subset, the same with conflicts, muxspace as it is."""
     own = own_priors(fit, len(labels))
     clean = PairingOptions(conflict=0.0, noise=0.0, faded=0.0, scene=1.0)
     table: dict[str, Any] = {}
