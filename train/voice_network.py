@@ -88,7 +88,8 @@ class VoiceNetwork(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor, prosody: Tensor) -> tuple[Tensor, Tensor]:
         """states float[B, layers, T, d], mask float[B, T], prosody float[B, k] -> embedding, logits."""
-        return self.vote(*self.reduction(states, prosody), mask)
+        reduced, manner = self.reduction(states, prosody)
+        return self.vote(reduced, manner, mask)
 
     def vote(self, reduced: Tensor, prosody: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The same from the reduction's outputs."""
