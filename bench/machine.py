@@ -32,7 +32,7 @@ def describe() -> dict[str, str | int | float]:
         "processor": model,
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory, 1),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "python": platform.python_version(),
     }
 
