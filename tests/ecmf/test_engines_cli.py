@@ -184,24 +184,24 @@ def test_tune_keeps_the_fastest_and_auto_takes_it(bundle: Bundle, capsys: pytest
 def test_a_choice_made_on_another_machine_is_not_used(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuned.store({(bundle.sha256, 1): tuned.Choice("onnxruntime", "fp32", 0.1)})
-    assert open_engine(bundle).backend == "onnxruntime"
-    assert open_engine(bundle, threads=2).backend == "openvino"
+    tuned.store({(bundle.sha256, 1): tuned.Choice("openvino", "fp32", 0.1)})
+    assert open_engine(bundle).backend == "openvino"
+    assert open_engine(bundle, threads=2).backend == "onnxruntime"
     monkeypatch.setattr(tuned, "fingerprint", lambda: {"processor": "another"})
     assert tuned.choice(bundle, 1) is None
-    assert open_engine(bundle).backend == "openvino"
+    assert open_engine(bundle).backend == "onnxruntime"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"machine": 1}'])
 def test_a_broken_choice_file_is_as_none(bundle: Bundle, content: str) -> None:
-    tuned.store({(bundle.sha256, 1): tuned.Choice("onnxruntime", "fp32", 0.1)})
+    tuned.store({(bundle.sha256, 1): tuned.Choice("openvino", "fp32", 0.1)})
     tuned.file().write_text(content)
-    assert open_engine(bundle).backend == "openvino"
+    assert open_engine(bundle).backend == "onnxruntime"
 
 
 def test_an_asked_for_precision_is_not_overruled_by_tuning(bundle: Bundle) -> None:
-    tuned.store({(bundle.sha256, 1): tuned.Choice("onnxruntime", "fp32", 0.1)})
-    assert open_engine(bundle, precision="fp32").backend == "openvino"
+    tuned.store({(bundle.sha256, 1): tuned.Choice("openvino", "fp32", 0.1)})
+    assert open_engine(bundle, precision="fp32").backend == "onnxruntime"
 
 
 def test_a_new_model_of_the_same_name_makes_the_old_engine_stale(tmp_path: Path) -> None:
