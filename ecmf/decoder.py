@@ -134,12 +134,16 @@ class Decoder:
         self.language = language if self.multilingual else "en"
         self._end = self._require("<|endoftext|>")
 
+    def languages(self, states: NDArray[np.float32]) -> dict[str, float]:
+        """Probability of each language the model knows, by what is heard in ``states``."""
+        if not self.multilingual:
+            return {"en": 1.0}
+        found = self._model.detect_language(self._view(states))[0]
+        return {code.strip("<|>"): float(probability) for code, probability in found}
+
     def detect(self, states: NDArray[np.float32]) -> tuple[str, float]:
         """The likeliest language and its probability."""
-        if not self.multilingual:
-            return "en", 1.0
-        code, probability = self._model.detect_language(self._view(states))[0][0]
-        return code.strip("<|>"), float(probability)
+        return max(self.languages(states).items(), key=lambda item: item[1])
 
     def decode(
         self,

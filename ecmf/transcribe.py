@@ -35,6 +35,10 @@ _SPEECH_TAIL_S = 0.2
 """How long after the last speech by voice activity a word may still begin."""
 
 
+LANGUAGE_MEMORY = 0.8
+"""How much of what was heard before counts, pass by pass, when the language is being found."""
+
+
 @dataclass(frozen=True)
 class TranscriberSettings:
     """Pace and guards of the transcriber."""
@@ -183,6 +187,8 @@ class Transcriber:
         self._origin_ns: int | None = None
         self._queue: deque[_Progress] = deque()
         """Utterances to transcribe, the one under way last."""
+        self._languages: dict[str, float] = {}
+        """Seconds heard in each language, the recent ones counting more."""
         self.rejected = 0
         """Decodings that a guard threw away."""
         self.skipped_s = 0.0
@@ -239,7 +245,8 @@ class Transcriber:
         seconds = len(window.audio) / SAMPLE_RATE
         from_s = max(progress.settled - progress.begin, 0) / SAMPLE_RATE
         heard_s = min(seconds, self._speech_end_s(window.speech) + _SPEECH_TAIL_S)
-        hypothesis = self._decoder.decode(states, heard_s, progress.prefix, from_s, progress.language)
+        language = progress.language or self._language(states, heard_s)
+        hypothesis = self._decoder.decode(states, heard_s, progress.prefix, from_s, language)
         progress.decoded = end
         if window.settles:
             progress.complete = end
@@ -322,6 +329,14 @@ class Transcriber:
             if behind < (settings.margin_s if agreed else settings.alone_s):
                 return index
         return len(units)
+
+    def _language(self, states: NDArray[np.float32], seconds: float) -> str | None:
+        """The language of the stream so far: a word or two tell little, so what was heard before counts on."""
+        if self._decoder.language is not None:
+            return self._decoder.language
+        for code, probability in self._decoder.languages(states).items():
+            self._languages[code] = LANGUAGE_MEMORY * self._languages.get(code, 0.0) + seconds * probability
+        return max(self._languages, key=self._languages.__getitem__)
 
     def _settle(self, progress: _Progress, units: tuple[Unit, ...], language: str) -> list[TranscriptEvent]:
         if not units:
