@@ -167,7 +167,7 @@ def test_the_fallback_names_what_comes_first_and_why(
     monkeypatch.setenv("ECMF_CACHE", str(tmp_path / "cache"))
     bundle = tiny(tmp_path / "tiny", onnx.helper.make_node("Relu", ["x"], ["y"]))
     engine = open_engine(bundle)
-    assert engine.backend == "openvino"
+    assert engine.backend == "onnxruntime"
     assert engine.fallback is not None and engine.fallback.startswith(
         "tensorrt, tensorrt-rtx, torch-tensorrt, aoti:"
     )
