@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from bench.figures import REST
-from ecmf.bundle import SHIPPED
 
 pytestmark = pytest.mark.slow
 
@@ -20,10 +19,15 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def demo(weight: Callable[[str], Path]) -> None:
     """Everything that the demo reads."""
-    for name in ("demo-face", "demo-speech", "face-landmarker", "efficientnet-lite0", "silero-vad"):
+    for name in (
+        "demo-face",
+        "demo-speech",
+        "face-landmarker",
+        "efficientnet-lite0",
+        "silero-vad",
+        "whisper-tiny.en",
+    ):
         weight(name)
-    if not (SHIPPED / "default").is_dir():
-        pytest.skip("no fusion head is shipped")
 
 
 def bench(*arguments: str, json_file: Path) -> dict[str, Any]:
