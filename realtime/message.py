@@ -6,8 +6,7 @@ field is its description there. Additive changes keep ``v``; others raise it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -16,6 +15,18 @@ from numpy.typing import NDArray
 
 from ecmf.cue import MODALITIES
 from ecmf.errors import EcmfError, need
+from realtime.fields import (
+    SUM_TOLERANCE,
+    Count,
+    Positive,
+    Probabilities,
+    Reason,
+    Unit,
+    finite,
+    sums_to_one,
+    unit,
+)
+from realtime.health import CameraState, EngineUse, LoadState, MicrophoneState, WorkerState
 from realtime.sources.base import CaptureClock
 
 need("msgspec", "live")
@@ -23,32 +34,12 @@ need("msgspec", "live")
 import msgspec  # noqa: E402  (its absence has been said in one clear line)
 from msgspec import Meta  # noqa: E402
 
-SUM_TOLERANCE = 1e-3
-"""How far probabilities or weights may be from summing to 1: room for rounding, not for mistakes."""
-
-Unit = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=0)]
-Positive = Annotated[float, Meta(ge=0)]
-Probabilities = dict[str, Unit]
 Trigger = Literal["face", "scene", "voice", "text", "tick"]
-Reason = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]*$")]
-"""A word for machines: no_person, starting, stale, low_confidence; for a modality also off, no_face …"""
 Latency = Annotated[dict[str, float], Meta(extra_json_schema={"required": ["total"]})]
 
 
 class WireError(EcmfError):
     """A message that is not what this version reads."""
-
-
-class EngineUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Which backend computes a branch."""
-
-    backend: str
-    """Name of the backend, e.g. openvino."""
-    precision: str
-    """fp32, fp16, bf16 or int8."""
-    fallback: str | None = None
-    """Why this is not the first choice; null when it is."""
 
 
 class ModalityState(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,13 +59,13 @@ class ModalityState(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is absent; null when present."""
 
     def __post_init__(self) -> None:
-        _unit("weight", self.weight)
+        unit("weight", self.weight)
         if self.age_ms is not None:
-            _finite("age_ms", self.age_ms)
+            finite("age_ms", self.age_ms)
         if self.quality is not None:
-            _unit("quality", self.quality)
+            unit("quality", self.quality)
         if self.probs is not None:
-            _sums_to_one("probs", self.probs)
+            sums_to_one("probs", self.probs)
         if self.present and self.reason is not None:
             raise ValueError(f"a present modality has no reason, found {self.reason!r}")
         if not self.present and (self.weight != 0 or self.reason is None):
@@ -165,19 +156,19 @@ class Estimate(Stamped, frozen=True, kw_only=True, tag_field="type", tag="emotio
                 "label, confidence, raw and smoothed are all given, or all null together with a reason"
             )
         if self.label is not None and self.confidence is not None and self.raw and self.smoothed:
-            _unit("confidence", self.confidence)
-            _sums_to_one("raw", self.raw)
-            _sums_to_one("smoothed", self.smoothed)
+            unit("confidence", self.confidence)
+            sums_to_one("raw", self.raw)
+            sums_to_one("smoothed", self.smoothed)
             if self.label not in self.smoothed:
                 raise ValueError(f"label {self.label!r} is not among {list(self.smoothed)}")
         elif self.label is not None:
             raise ValueError("raw and smoothed name no label")
         if self.t_media_s is not None:
-            _finite("t_media_s", self.t_media_s)
+            finite("t_media_s", self.t_media_s)
         for number in self.bbox or ():
-            _finite("bbox", number)
+            finite("bbox", number)
         for stage, milliseconds in (self.latency_ms or {}).items():
-            _finite(f"latency_ms.{stage}", milliseconds)
+            finite(f"latency_ms.{stage}", milliseconds)
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,29 +209,7 @@ class Transcript(Stamped, frozen=True, kw_only=True, tag_field="type", tag="tran
 
     def __post_init__(self) -> None:
         if self.t_media_s is not None:
-            _finite("t_media_s", self.t_media_s)
-
-
-class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
-    """How one worker thread is doing."""
-
-    alive: bool
-    """Whether it runs and its heartbeat is fresh."""
-    rate_hz: Positive
-    """Samples it finished per second, over the last seconds."""
-    drops: dict[str, Count]
-    """Samples dropped since the start, by cause."""
-    queue_age_ms: Positive | None = None
-    """Age of the oldest sample waiting for it; null when none waits."""
-    restarts: Count = 0
-    """Times it was restarted."""
-    reason: str | None = None
-    """Why it is off or was restarted last, for people."""
-
-    def __post_init__(self) -> None:
-        _finite("rate_hz", self.rate_hz, low=0)
-        if self.queue_age_ms is not None:
-            _finite("queue_age_ms", self.queue_age_ms, low=0)
+            finite("t_media_s", self.t_media_s)
 
 
 class Health(Stamped, frozen=True, kw_only=True, tag_field="type", tag="health"):
@@ -254,15 +223,21 @@ class Health(Stamped, frozen=True, kw_only=True, tag_field="type", tag="health")
     """Backend and precision per branch, and why it is not the first choice."""
     clocks: dict[str, CaptureClock]
     """What stamps the picture and the sound."""
+    camera: CameraState | None = None
+    """How the camera is doing; null without one, or where the source cannot tell."""
+    microphone: MicrophoneState | None = None
+    """How the microphone is doing; null without one, or where the source cannot tell."""
+    load: LoadState | None = None
+    """Processor use and what is reduced because of it; null when not measured."""
     skew_ms: float | None = None
     """Sound clock minus picture clock; null when one of them is missing."""
     notes: list[str] = []
     """What is off or degraded and why, for people."""
 
     def __post_init__(self) -> None:
-        _finite("uptime_s", self.uptime_s, low=0)
+        finite("uptime_s", self.uptime_s, low=0)
         if self.skew_ms is not None:
-            _finite("skew_ms", self.skew_ms)
+            finite("skew_ms", self.skew_ms)
 
 
 Message = Estimate | Transcript | Health
@@ -309,23 +284,3 @@ def rfc3339(unix_ns: int) -> str:
     """Wall time in UTC with milliseconds, e.g. 2026-11-21T12:00:00.250Z."""
     moment = datetime.fromtimestamp(unix_ns // 1_000_000 / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _finite(name: str, value: float, low: float = -math.inf) -> None:
-    if not math.isfinite(value) or value < low:
-        raise ValueError(f"{name} is {value}")
-
-
-def _unit(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value}, expected 0 to 1")
-
-
-def _sums_to_one(name: str, probs: Mapping[str, float]) -> None:
-    total = 0.0
-    for value in probs.values():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is {dict(probs)}, expected values from 0 to 1")
-        total += value
-    if abs(total - 1) > SUM_TOLERANCE:
-        raise ValueError(f"{name} sums to {total}, expected 1")

@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from realtime import message
+from realtime import health, message
 
 FILE = Path(message.__file__).with_name("message.schema.json")
 _TOLD = ("label", "confidence", "raw", "smoothed")
@@ -21,7 +21,7 @@ def schema() -> dict[str, Any]:
 
     (root,), definitions = msgspec.json.schema_components([message.Message], ref_template="#/$defs/{name}")
     for name, definition in definitions.items():
-        for field, text in _descriptions(getattr(message, name)).items():
+        for field, text in _descriptions(getattr(message, name, None) or getattr(health, name)).items():
             definition["properties"][field]["description"] = text
     # msgspec checks this in the struct; subscribers in other languages have only the schema
     unsaid = {key: {"type": "null"} for key in _TOLD} | {"reason": {"type": "string"}}
@@ -49,7 +49,7 @@ def _descriptions(struct: type) -> dict[str, str]:
     """The sentence under each field, its bases' included."""
     found: dict[str, str] = {}
     for base in reversed(struct.__mro__):
-        if base.__module__ != message.__name__:
+        if base.__module__ not in (message.__name__, health.__name__):
             continue
         (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         assert isinstance(body, ast.ClassDef)

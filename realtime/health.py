@@ -1,0 +1,99 @@
+"""The condition of the parts, as a health message tells it: workers, engines, camera, microphone, load."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ecmf.errors import need
+from realtime.fields import Count, Positive, finite
+from realtime.sources.base import CaptureClock
+
+need("msgspec", "live")
+
+import msgspec  # noqa: E402  (its absence has been said in one clear line)
+
+
+class EngineUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Which backend computes a branch."""
+
+    backend: str
+    """Name of the backend, e.g. openvino."""
+    precision: str
+    """fp32, fp16, bf16 or int8."""
+    fallback: str | None = None
+    """Why this is not the first choice; null when it is."""
+
+
+class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
+    """How one worker thread is doing."""
+
+    alive: bool
+    """Whether it runs and its heartbeat is fresh."""
+    rate_hz: Positive
+    """Samples it finished per second, over the last seconds."""
+    drops: dict[str, Count]
+    """Samples dropped since the start, by cause."""
+    queue_age_ms: Positive | None = None
+    """Age of the oldest sample waiting for it; null when none waits."""
+    restarts: Count = 0
+    """Times it was restarted."""
+    reason: str | None = None
+    """Why it is off or was restarted last, for people."""
+
+    def __post_init__(self) -> None:
+        finite("rate_hz", self.rate_hz, low=0)
+        if self.queue_age_ms is not None:
+            finite("queue_age_ms", self.queue_age_ms, low=0)
+
+
+class CameraState(msgspec.Struct, frozen=True, kw_only=True):
+    """How the camera is doing. A video source tells it by a method ``condition()``, which any thread may call."""
+
+    state: Literal["ok", "frozen", "black", "lost", "reconnecting"]
+    """frozen: the same picture again and again; black: nothing to see; lost: gone; reconnecting: gone, and being
+    opened again."""
+    fps: Positive
+    """Frames a second that really come, over the last seconds."""
+    drops: Count
+    """Frames that the camera or its driver lost since the start."""
+    width: Count
+    """Pixels of the frames; 0 while unknown."""
+    height: Count
+    """Pixels of the frames; 0 while unknown."""
+    clock: CaptureClock
+    """What stamps its frames."""
+
+    def __post_init__(self) -> None:
+        finite("fps", self.fps, low=0)
+
+
+class MicrophoneState(msgspec.Struct, frozen=True, kw_only=True):
+    """How the microphone is doing. An audio source tells it by a method ``condition()``, which any thread may call."""
+
+    state: Literal["ok", "silent", "clipped", "lost"]
+    """silent: not even noise comes; clipped: it is turned up too far; lost: gone."""
+    rate_hz: Positive
+    """Samples a second of the device, before resampling."""
+    overflows: Count
+    """Times that sound was lost because nobody took it."""
+    drift_ppm: float | None = None
+    """How much faster than the machine's clock the device counts; null while unknown."""
+
+    def __post_init__(self) -> None:
+        finite("rate_hz", self.rate_hz, low=0)
+        if self.drift_ppm is not None:
+            finite("drift_ppm", self.drift_ppm)
+
+
+class LoadState(msgspec.Struct, frozen=True, kw_only=True):
+    """How busy the machine is with this, and what is done less often so that what is published stays fresh."""
+
+    cores: Positive
+    """Processor cores used over the last seconds."""
+    level: Count
+    """0: nothing is reduced. Each step reduces one more, in a fixed order: scene, words, face."""
+    reduced: list[str] = []
+    """What is done less often now, for people."""
+
+    def __post_init__(self) -> None:
+        finite("cores", self.cores, low=0)
