@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +20,7 @@ from ecmf import golden
 from ecmf.bundle import SHIPPED, Bundle, Manifest, Port, load_bundle, write_bundle
 from ecmf.cue import MODALITIES, Modality
 from ecmf.fusion import EcmfHead, HeadOptions
+from train.descent import descend
 from train.pairing import TRUST, Batch, PairingOptions, Pool, draw
 from train.traces import remove_traces
 
@@ -66,50 +65,6 @@ def train_head(
     return head
 
 
-def descend(
-    head: nn.Module,
-    sample: Callable[[np.random.Generator], tuple[dict[str, Tensor], Tensor]],
-    options: FitOptions,
-    checkpoint: Path | None = None,
-    fingerprint: str = "",
-    *,
-    smoothing: float = 0.0,
-    what: str = "fusion head",
-) -> None:
-    """Train ``head`` (an EcmfHead, or a baseline of the same call) in place; ``sample`` draws a batch: keyword
-    arguments and int64 targets.
-
-    AdamW with a one-cycle schedule; every step draws its batch and its dropout from ``seed`` and the step number alone,
-    so a run resumed from ``checkpoint`` (of the same ``fingerprint``) gives what an unbroken one does. ``smoothing``:
-    of the labels.
-    """
-    torch.set_num_threads(1)
-    optimiser = torch.optim.AdamW(_groups(head, options.weight_decay), options.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.learning_rate, options.steps)
-    first = _resume(checkpoint, fingerprint, head, optimiser, schedule) if checkpoint else 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    display = Console(stderr=True)
-    with Progress(*columns, TextColumn("{task.fields[loss]}"), console=display, transient=True) as progress:
-        bar = progress.add_task(what, total=options.steps, completed=first, loss="")
-        head.train()
-        for step in range(first, options.steps):
-            rng = np.random.default_rng((options.seed, step))
-            torch.manual_seed(options.seed * 1_000_003 + step)
-            inputs, target = sample(rng)
-            logits, _ = head(**inputs)
-            loss = functional.cross_entropy(logits, target, label_smoothing=smoothing)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            if step % 50 == 49 or step + 1 == options.steps:
-                progress.update(bar, completed=step + 1, loss=f"loss {loss.item():.3f}")
-            if checkpoint and (step % 500 == 499 or step + 1 == options.steps):
-                _save(checkpoint, fingerprint, step + 1, head, optimiser, schedule)
-    head.eval()
-
-
 def own_priors(pools: Mapping[Modality, Pool], labels: int) -> dict[Modality, NDArray[np.float64]]:
     """Label prior that each branch's probabilities contain: as the labels fall in the pools, one added to each."""
     counts = {
@@ -128,16 +83,6 @@ def _priors(pools: Mapping[Modality, Pool], prior: NDArray[np.float64]) -> tuple
     for modality, share in own_priors(pools, len(prior)).items():
         own[MODALITIES.index(modality)] = 0.5 * share + 0.5 / len(prior)
     return torch.from_numpy(own).float(), torch.from_numpy(np.maximum(prior, 1e-4)).float()
-
-
-def _groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay towards 0; priors, trust and biases, whose 0 means nothing, do not."""
-    free = {"prior", "bias", "trust"}
-    named = list(head.named_parameters())
-    return [
-        {"params": [p for name, p in named if name not in free], "weight_decay": weight_decay},
-        {"params": [p for name, p in named if name in free], "weight_decay": 0.0},
-    ]
 
 
 def calibrate(
@@ -287,30 +232,3 @@ def _fingerprint(pools: Mapping[Modality, Pool], prior: NDArray[np.float64], opt
         digest.update(np.ascontiguousarray(pools[modality].embedding).tobytes())
         digest.update(pools[modality].labels.tobytes())
     return digest.hexdigest()
-
-
-def _save(path: Path, fingerprint: str, step: int, head: nn.Module, optimiser: Any, schedule: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {
-        "fingerprint": fingerprint,
-        "step": step,
-        "head": head.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "schedule": schedule.state_dict(),
-    }
-    temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    temporary.replace(path)
-
-
-def _resume(path: Path, fingerprint: str, head: nn.Module, optimiser: Any, schedule: Any) -> int:
-    """Step to continue from; 0 when there is no checkpoint or it belongs to other data or options."""
-    if not path.is_file():
-        return 0
-    state = torch.load(path, weights_only=True)
-    if state["fingerprint"] != fingerprint:
-        return 0
-    head.load_state_dict(state["head"])
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
-    return int(state["step"])
