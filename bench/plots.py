@@ -80,10 +80,39 @@ def accuracy(record: Record, path: Path) -> None:
     _save(figure, path)
 
 
+def soak(record: Record, path: Path) -> None:
+    """Memory, descriptors and threads, and latency by the minute."""
+    pyplot = _pyplot()
+    figure, (memory, counts, late) = pyplot.subplots(
+        3, 1, figsize=(10, 8), constrained_layout=True, sharex=True
+    )
+    at_s, rss, own, files, threads = zip(*record["samples"], strict=True)
+    minutes = [each / 60 for each in at_s]
+    memory.plot(minutes, rss, label="resident")
+    memory.plot(minutes, own, label="of it, not mapped from files")
+    memory.axvline(record["settling_s"] / 60, color="grey", linestyle="--")
+    memory.set(ylabel="MB", ylim=(0, None), title="memory")
+    memory.legend(loc="lower right")
+    counts.plot(minutes, files, label="file descriptors")
+    counts.plot(minutes, threads, label="threads")
+    counts.set(ylim=(0, None))
+    counts.legend(loc="lower right")
+    for trigger in ("voice", "face"):
+        rows = record["per_minute"].get(trigger, [])
+        if rows:
+            minute, p50, p99 = zip(*rows, strict=True)
+            (line,) = late.plot([m + 0.5 for m in minute], p99, "o-", markersize=3, label=f"{trigger} p99")
+            late.plot([m + 0.5 for m in minute], p50, ":", color=line.get_color(), label=f"{trigger} p50")
+    late.set(xlabel="minutes", ylabel="ms", ylim=(0, None), title="capture to subscriber")
+    late.legend(loc="upper right")
+    _save(figure, path)
+
+
 PLOTS: dict[str, Callable[[Record, Path], None]] = {
     "latency": latency,
     "throughput": throughput,
     "accuracy": accuracy,
+    "soak": soak,
 }
 """By the name of the benchmark."""
 
