@@ -85,7 +85,9 @@ def measure(source: str, seconds: float, extra: Sequence[str], checkout: Path | 
     length = ["--loop", "--duration", f"{seconds + WARM_UP_S + 60:g}"]
     with (
         endpoint() as address,
-        started("realtime.cli", [*_what(source), *length, "--bind", address, "--json", *extra]) as live,
+        started(
+            "realtime.cli", [*_what(source), *length, "--bind", address, "--json", *extra], cwd=checkout
+        ) as live,
     ):
         return _follow(live, address, seconds)
 
