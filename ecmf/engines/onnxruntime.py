@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ from numpy.typing import NDArray
 from ecmf.bundle import Bundle
 from ecmf.engines import graph
 from ecmf.engines.base import Arrays, EngineSpec, Precision, Unsuitable
+from ecmf.engines.processor import processor
 from ecmf.errors import EngineError, MissingExtra, need
+
+
+@functools.cache
+def failures() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: a dozen classes that have nothing but Exception in common."""
+    native = need("onnxruntime.capi.onnxruntime_pybind11_state", "live")
+    own = (each for each in vars(native).values() if isinstance(each, type) and issubclass(each, Exception))
+    return (RuntimeError, ValueError, *own)
 
 
 def _options(spec: EngineSpec) -> Any:
@@ -36,7 +46,7 @@ class OnnxRuntimeEngine:
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         try:
             return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
-        except (RuntimeError, ValueError) as error:
+        except failures() as error:
             raise EngineError(f"onnxruntime: {error}") from None
 
 
@@ -51,7 +61,7 @@ class OnnxRuntimeBackend:
         return True, ""
 
     def identity(self) -> str:
-        return f"onnxruntime {need('onnxruntime', 'live').__version__} on CPU"
+        return f"onnxruntime {need('onnxruntime', 'live').__version__} on {processor()}"
 
     def build(self, bundle: Bundle, spec: EngineSpec, target: Path) -> None:
         ort = need("onnxruntime", "live")
@@ -67,13 +77,13 @@ class OnnxRuntimeBackend:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         try:
             ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-        except (RuntimeError, ValueError) as error:
+        except failures() as error:
             raise EngineError(f"onnxruntime cannot build {bundle.id}: {error}") from None
 
     def load(self, path: Path, bundle: Bundle, spec: EngineSpec) -> OnnxRuntimeEngine:
         ort = need("onnxruntime", "live")
         try:
             session = ort.InferenceSession(str(path), _options(spec), providers=["CPUExecutionProvider"])
-        except (RuntimeError, ValueError) as error:
+        except failures() as error:
             raise EngineError(f"onnxruntime cannot load the engine of {bundle.id}: {error}") from None
         return OnnxRuntimeEngine(session, spec.precision)
