@@ -23,7 +23,7 @@ from ecmf.bundle import Bundle
 from ecmf.engines import cache, cuda, tuned
 from ecmf.engines.base import Arrays, EngineSpec, Precision
 from ecmf.engines.choose import BACKENDS, open_engine
-from ecmf.engines_cli import bundles, live_shapes
+from ecmf.engines.known import bundles, live_shapes
 from ecmf.errors import EcmfError, EngineError, need
 
 MODELS = (

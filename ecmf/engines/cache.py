@@ -134,6 +134,10 @@ def _load(folder: Path, backend: Backend, bundle: Bundle, spec: EngineSpec) -> E
         record = Record(**json.loads((folder / "engine.json").read_text("utf-8")))
         if sha256_of(path) != record.engine_sha256:  # a backend may crash on a truncated file
             raise EngineError(f"the cached engine {path} is damaged")
+        if record.identity != backend.identity():
+            raise EngineError(
+                f"the cached engine {path} is of {record.identity}, here is {backend.identity()}"
+            )
         return backend.load(path, bundle, spec)
     except (FileNotFoundError, NotADirectoryError):
         return None

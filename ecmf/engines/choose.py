@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ecmf.bundle import Bundle
-from ecmf.engines import graph, tuned
+from ecmf.engines import contest, tuned
 from ecmf.engines.aoti import AotiBackend
 from ecmf.engines.base import Backend, Engine, EngineSpec, Precision, Unsuitable
 from ecmf.engines.cache import build_or_load, cache_dir
@@ -14,7 +15,7 @@ from ecmf.engines.onnxruntime import OnnxRuntimeBackend
 from ecmf.engines.openvino import OpenVinoBackend
 from ecmf.engines.tensorrt import TensorRtBackend
 from ecmf.engines.torch_tensorrt import TorchTensorRtBackend
-from ecmf.errors import EngineError, UsageError
+from ecmf.errors import BundleError, EngineError, UsageError
 
 __all__ = ["BACKENDS", "cache_dir", "open_engine"]
 
@@ -31,7 +32,8 @@ BACKENDS: dict[str, Backend] = {
         OnnxRuntimeBackend(),
     )
 }
-"""In the order in which ``auto`` tries them."""
+"""In the order in which ``auto`` tries them; among those in CPU a measurement decides."""
+CPU = ("openvino", "onnxruntime")
 
 
 def open_engine(
@@ -40,19 +42,35 @@ def open_engine(
     backend: str = "auto",
     precision: Precision | None = None,
     threads: int = 1,
-    shapes: dict[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
     sizes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Engine:
     """Load the cached engine of ``bundle``, building it first when there is none.
 
-    ``auto`` takes what `ecmf-models engines tune` measured to be fastest on this machine, else the first of `order`
-    that can; the engine's ``fallback`` then says why no earlier one does. ``precision``: None means fp32, or the tuned
-    one. ``sizes``: see EngineSpec. Raises UsageError for an unknown backend, EngineError when none can run it.
+    ``auto`` takes the first GPU backend that can. Without one the CPU's are built and measured side by side, once on a
+    machine, and the fastest is kept (see ecmf.engines.tuned). The engine's ``fallback`` says why none that comes
+    earlier in BACKENDS runs. ``precision``: None means fp32, or what `ecmf-models engines tune` found to be faster.
+    ``sizes``: see EngineSpec. Raises UsageError for an unknown backend, EngineError when none can run it.
     """
     if backend != "auto" and backend not in BACKENDS:
         raise UsageError(f"unknown engine {backend!r}; choose auto, {', '.join(BACKENDS)}")
+    spec = EngineSpec(precision or "fp32", threads, dict(shapes or {}), dict(sizes or {}))
     refusals: dict[str, str] = {}
-    for name, number_type in _candidates(bundle, backend, precision, threads):
+    names = [name for name in BACKENDS if name not in CPU] if backend == "auto" else [backend]
+    engine = _first(names, bundle, spec, refusals)
+    if engine is None and backend == "auto":
+        engine = _fastest(bundle, spec, precision, refusals)
+    if engine is None:
+        raise EngineError(f"no engine runs {bundle.id}: {_summary(refusals)}")
+    order = list(BACKENDS)
+    earlier = order[: order.index(engine.backend)]
+    engine.fallback = _summary({name: refusals[name] for name in earlier if name in refusals})
+    return engine
+
+
+def _first(names: Sequence[str], bundle: Bundle, spec: EngineSpec, refusals: dict[str, str]) -> Engine | None:
+    """The first of these backends that gives an engine; why the others do not is added to ``refusals``."""
+    for name in names:
         candidate = BACKENDS[name]
         usable, reason = candidate.probe()
         if not usable:
@@ -60,51 +78,58 @@ def open_engine(
             log.info("%s is not used for %s: %s", name, bundle.id, reason)
             continue
         try:
-            engine = build_or_load(
-                candidate, bundle, EngineSpec(number_type, threads, shapes or {}, sizes or {})
-            )
+            return build_or_load(candidate, bundle, spec)
         except EngineError as error:
             refusals[name] = str(error)
-            expected = isinstance(error, Unsuitable)
-            log.log(
-                logging.INFO if expected else logging.WARNING, "%s cannot run %s: %s", name, bundle.id, error
-            )
-            continue
-        engine.fallback = _summary(refusals)
-        return engine
-    raise EngineError(f"no engine runs {bundle.id}: {_summary(refusals)}")
+            level = logging.INFO if isinstance(error, Unsuitable) else logging.WARNING
+            log.log(level, "%s cannot run %s: %s", name, bundle.id, error)
+    return None
 
 
-SMALL = 1_000_000
-"""Bytes of a graph under which the call counts for more than the work."""
+def _fastest(
+    bundle: Bundle, spec: EngineSpec, precision: Precision | None, refusals: dict[str, str]
+) -> Engine | None:
+    """The CPU engine that was measured to be fastest here; measured now where it has not been."""
+    if bundle.model.suffix != ".onnx":
+        return _first(["openvino"], bundle, spec, refusals)  # nothing else reads TensorFlow Lite
+    choice = tuned.choice(bundle, spec, precision)
+    if choice is None or choice.backend not in CPU:
+        return _measured(bundle, spec, precision, refusals)
+    engine = _first([choice.backend], bundle, replace(spec, precision=choice.precision), refusals)
+    if engine is None:
+        return _first([name for name in CPU if name != choice.backend], bundle, spec, refusals)
+    refusals |= choice.others
+    return engine
 
 
-def order(bundle: Bundle) -> list[str]:
-    """Backends for ``auto``, best first.
-
-    A graph that quantizes its activations as it runs is ONNX Runtime's own: there it takes a fifth of the time that
-    float weights take in OpenVINO. So is a small one: a call of OpenVINO's costs more than the work in it (the fusion
-    head: 0.32 against 0.04 ms).
-    """
-    names = list(BACKENDS)
-    small = bundle.model.suffix == ".onnx" and bundle.model.stat().st_size < SMALL
-    if small or graph.quantizes_as_it_runs(bundle.model):
-        names.remove("onnxruntime")
-        names.insert(names.index("openvino"), "onnxruntime")
-    return names
-
-
-def _candidates(
-    bundle: Bundle, backend: str, precision: Precision | None, threads: int
-) -> list[tuple[str, Precision]]:
-    """Backends with their precision, best first."""
-    if backend != "auto":
-        return [(backend, precision or "fp32")]
-    candidates: list[tuple[str, Precision]] = [(name, precision or "fp32") for name in order(bundle)]
-    choice = tuned.choice(bundle, threads) if precision is None else None
-    if choice is not None and choice.backend in BACKENDS:
-        candidates.insert(0, (choice.backend, choice.precision))
-    return candidates
+def _measured(
+    bundle: Bundle, spec: EngineSpec, precision: Precision | None, refusals: dict[str, str]
+) -> Engine | None:
+    """Build every CPU engine, let them run in turn, and keep which one is fastest."""
+    engines = {name: engine for name in CPU if (engine := _first([name], bundle, spec, refusals))}
+    if not engines:
+        return None
+    try:
+        spent = contest.medians_ms(list(engines.values()), contest.samples(bundle, spec))
+    except (EngineError, BundleError) as error:
+        log.warning("the engines of %s cannot be measured: %s", bundle.id, error)
+        return next(iter(engines.values()))
+    times = dict(zip(engines, spent, strict=True))
+    best = min(times, key=lambda name: times[name])
+    slower = {
+        name: f"slower here ({ms:.2f} ms; {best} takes {times[best]:.2f} ms)"
+        for name, ms in times.items()
+        if name != best
+    }
+    refusals |= slower
+    others = {name: refusals[name] for name in CPU if name in refusals}
+    log.info("%s runs in %s: %s", bundle.id, best, _summary(others) or "nothing else does")
+    choice = tuned.Choice(best, engines[best].precision, times[best], others)
+    try:
+        tuned.store({tuned.key(bundle, spec, precision): choice})
+    except OSError as error:
+        log.warning("cannot keep the choice of engine in %s (%s)", tuned.file(), error.strerror or error)
+    return engines[best]
 
 
 def _summary(refusals: Mapping[str, str]) -> str | None:

@@ -1,4 +1,4 @@
-"""What `ecmf-models engines tune` found to be fastest on this machine, per model and thread count."""
+"""Which CPU engine was measured to be fastest on this machine, per model, threads, precision and shapes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import functools
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ecmf.bundle import Bundle
-from ecmf.engines.base import Precision
+from ecmf.engines.base import EngineSpec, Precision
 from ecmf.engines.cache import cache_dir
+from ecmf.engines.processor import processor
+from ecmf.fetch import locked
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Choice:
     precision: Precision
     p50_ms: float
     """Median at batch 1 when it was measured."""
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Backends that it was chosen over -> why, in a few words."""
 
 
 def file() -> Path:
@@ -32,51 +36,46 @@ def file() -> Path:
 @functools.cache
 def fingerprint() -> dict[str, Any]:
     """What a measurement depends on; another value makes it void."""
-    model = "unknown"
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        model = next(
-            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model
-        )
-    except OSError:
-        pass
     versions = {}
     for name in ("openvino", "onnxruntime"):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "none"
-    return {"processor": model, "cores": os.cpu_count(), **versions}
+    return {"processor": processor(), "cores": os.cpu_count(), **versions}
 
 
-def choice(bundle: Bundle, threads: int) -> Choice | None:
+def key(bundle: Bundle, spec: EngineSpec, precision: Precision | None) -> str:
+    """Under which a choice is kept. ``precision``: what was asked for, None for any."""
+    shapes = {name: list(shape) for name, shape in sorted(spec.shapes.items())}
+    sizes = {name: list(values) for name, values in sorted(spec.sizes.items())}
+    asked = json.dumps([shapes, sizes], separators=(",", ":"))
+    return f"{bundle.manifest.name}/{bundle.sha256}/{spec.threads}/{precision or 'any'}/{asked}"
+
+
+def choice(bundle: Bundle, spec: EngineSpec, precision: Precision | None = None) -> Choice | None:
     """The stored choice for a model; None where there is none or the machine has changed."""
-    found = _read().get("choices", {}).get(_key(bundle, threads))
     try:
-        return Choice(**found) if found else None
-    except TypeError:
+        return Choice(**_read()["choices"][key(bundle, spec, precision)])
+    except (KeyError, TypeError):
         return None
 
 
-def store(choices: Mapping[tuple[str, int], Choice]) -> Path:
-    """Add choices, by (sha256 of the graph, threads), and give the file. Raises OSError."""
-    record = _read() or {"machine": fingerprint(), "choices": {}}
-    record["choices"] |= {f"{sha}/{threads}": asdict(value) for (sha, threads), value in choices.items()}
+def store(choices: Mapping[str, Choice]) -> Path:
+    """Add choices by ``key``, and give the file. Raises OSError."""
     path = file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    temporary.replace(path)
+    with locked(path.with_name(f".{path.name}.lock")):
+        record = _read() or {"machine": fingerprint(), "choices": {}}
+        record["choices"] |= {name: asdict(value) for name, value in choices.items()}
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        temporary.replace(path)
     return path
 
 
 def _read() -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(file().read_text("utf-8"))
-        return record if record["machine"] == fingerprint() else {}
+        return record if record["machine"] == fingerprint() and "choices" in record else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def _key(bundle: Bundle, threads: int) -> str:
-    return f"{bundle.sha256}/{threads}"

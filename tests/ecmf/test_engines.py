@@ -9,7 +9,7 @@ import pytest
 from ecmf.bundle import Bundle, Manifest, Port, write_bundle
 from ecmf.engines import cache
 from ecmf.engines.base import EngineSpec
-from ecmf.engines.choose import BACKENDS, open_engine, order
+from ecmf.engines.choose import BACKENDS, open_engine
 from ecmf.errors import EngineError, UsageError
 
 onnx = pytest.importorskip("onnx")
@@ -123,8 +123,3 @@ def test_openvino_ties_no_model_to_a_core(bundle: Bundle) -> None:
     compiled = engine._request.get_compiled_model()  # type: ignore[attr-defined]
     assert compiled.get_property("ENABLE_CPU_PINNING") is False
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
-
-
-def test_a_small_graph_goes_to_the_backend_with_the_cheaper_call(bundle: Bundle) -> None:
-    names = order(bundle)
-    assert names.index("onnxruntime") < names.index("openvino")

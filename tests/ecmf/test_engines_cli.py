@@ -12,9 +12,9 @@ import pytest
 
 from ecmf import golden
 from ecmf.bundle import Bundle, Manifest, Port, write_bundle
-from ecmf.engines import cache, tuned
+from ecmf.engines import cache, contest, tuned
 from ecmf.engines.base import EngineSpec
-from ecmf.engines.choose import BACKENDS, open_engine
+from ecmf.engines.choose import BACKENDS, CPU, open_engine
 from ecmf.fetch import locked
 from ecmf.models_cli import main
 
@@ -81,13 +81,14 @@ def test_a_second_build_finds_the_first(bundle: Bundle, capsys: pytest.CaptureFi
     assert (Path(first["path"]) / "engine.bin").stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_auto_takes_the_first_that_runs_here_and_ecmf_live_finds_it(
+def test_auto_builds_what_is_fastest_here_and_ecmf_live_finds_it(
     bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(capsys, *build(bundle))
+    (row,) = run(capsys, *build(bundle))
+    before = tuned.file().read_bytes()
     engine = open_engine(bundle)
-    (record,) = [record for _, record in cache.records()]
-    assert engine.backend == record.backend
+    assert (engine.backend, engine.precision) == (row["backend"], row["precision"])
+    assert tuned.file().read_bytes() == before
 
 
 def test_a_batch_gets_an_engine_of_its_own(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,27 +182,84 @@ def test_tune_keeps_the_fastest_and_auto_takes_it(bundle: Bundle, capsys: pytest
     assert (engine.backend, engine.precision) == (chosen["backend"], chosen["precision"])
 
 
+def keep(bundle: Bundle, backend: str, spec: EngineSpec | None = None) -> None:
+    """As if this backend had been measured to be fastest."""
+    spec = spec or EngineSpec()
+    other = next(name for name in CPU if name != backend)
+    choice = tuned.Choice(backend, "fp32", 0.1, {other: "slower here (9.00 ms)"})
+    tuned.store({tuned.key(bundle, spec, None): choice})
+
+
+def test_the_first_start_on_a_machine_measures_and_the_next_ones_know(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_engine(bundle)
+    choice = tuned.choice(bundle, EngineSpec())
+    assert choice is not None and choice.backend == first.backend and choice.p50_ms > 0
+    assert {record.backend for _, record in cache.records()} == set(CPU)
+
+    def again(*arguments: object) -> None:
+        raise AssertionError("measured a second time")
+
+    monkeypatch.setattr(contest, "medians_ms", again)
+    second = open_engine(bundle)
+    assert (second.backend, second.fallback) == (first.backend, first.fallback)
+
+
+@pytest.mark.parametrize("fastest", CPU)
+def test_the_fastest_that_was_measured_runs_and_says_what_it_beat(
+    bundle: Bundle, fastest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        contest, "medians_ms", lambda engines, inputs: [1.0 if e.backend == fastest else 2.5 for e in engines]
+    )
+    engine = open_engine(bundle)
+    assert engine.backend == fastest and engine.fallback
+    slower = f"openvino: slower here (2.50 ms; {fastest} takes 1.00 ms)"
+    assert (slower in engine.fallback) is (fastest == "onnxruntime")
+
+
+def test_shapes_threads_and_precision_are_measured_apart(bundle: Bundle) -> None:
+    open_engine(bundle)
+    for spec in (EngineSpec(threads=2), EngineSpec(shapes={"x": (1, 3)})):
+        assert tuned.choice(bundle, spec) is None
+        open_engine(bundle, threads=spec.threads, shapes=spec.shapes)
+        assert tuned.choice(bundle, spec) is not None
+    assert tuned.choice(bundle, EngineSpec(), "fp32") is None
+
+
 def test_a_choice_made_on_another_machine_is_not_used(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuned.store({(bundle.sha256, 1): tuned.Choice("openvino", "fp32", 0.1)})
-    assert open_engine(bundle).backend == "openvino"
-    assert open_engine(bundle, threads=2).backend == "onnxruntime"
+    for backend in CPU:
+        keep(bundle, backend)
+        assert open_engine(bundle).backend == backend
     monkeypatch.setattr(tuned, "fingerprint", lambda: {"processor": "another"})
-    assert tuned.choice(bundle, 1) is None
-    assert open_engine(bundle).backend == "onnxruntime"
+    assert tuned.choice(bundle, EngineSpec()) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"machine": 1}'])
-def test_a_broken_choice_file_is_as_none(bundle: Bundle, content: str) -> None:
-    tuned.store({(bundle.sha256, 1): tuned.Choice("openvino", "fp32", 0.1)})
+def test_a_broken_choice_file_is_measured_again(bundle: Bundle, content: str) -> None:
+    keep(bundle, "openvino")
     tuned.file().write_text(content)
-    assert open_engine(bundle).backend == "onnxruntime"
+    assert tuned.choice(bundle, EngineSpec()) is None
+    engine = open_engine(bundle)
+    choice = tuned.choice(bundle, EngineSpec())
+    assert choice is not None and choice.backend == engine.backend
 
 
 def test_an_asked_for_precision_is_not_overruled_by_tuning(bundle: Bundle) -> None:
-    tuned.store({(bundle.sha256, 1): tuned.Choice("openvino", "fp32", 0.1)})
-    assert open_engine(bundle, precision="fp32").backend == "onnxruntime"
+    spec = EngineSpec()
+    tuned.store({tuned.key(bundle, spec, None): tuned.Choice("openvino", "bf16", 0.1)})
+    assert open_engine(bundle, precision="fp32").precision == "fp32"
+
+
+def test_a_chosen_backend_that_fails_gives_way_to_the_other(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(bundle, "onnxruntime")
+    monkeypatch.setattr(type(BACKENDS["onnxruntime"]), "probe", lambda self: (False, "it is gone"))
+    assert open_engine(bundle).backend == "openvino"
 
 
 def test_a_new_model_of_the_same_name_makes_the_old_engine_stale(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""Which engine of a model is fastest on this processor: they take turns on the same inputs."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmf import golden
+from ecmf.bundle import Bundle
+from ecmf.engines.base import Arrays, Engine, EngineSpec
+from ecmf.engines.profiles import profiles
+
+ROUNDS = 25
+LIMIT_S = 0.5
+"""All candidates together, of one model, once five rounds are done."""
+SAMPLES = 2
+"""Inputs of different shapes, such as short and long speech."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Models are loaded on several threads at once; what measures must not be measured against."""
+
+
+def samples(bundle: Bundle, spec: EngineSpec) -> list[dict[str, NDArray[Any]]]:
+    """Golden inputs of different shapes; ones of the usual sizes where there are none: what they hold costs no time.
+
+    Raises BundleError for a dynamic size of which nothing is known.
+    """
+    try:
+        found = golden.inputs(bundle, spec)
+    except golden.NoGolden:
+        usual = {name: shape for name, (_, shape, _) in profiles(bundle, spec)[0].items()}
+        return [{port.name: np.ones(usual[port.name], port.dtype) for port in bundle.manifest.inputs}]
+    by_shape = {tuple(array.shape for array in sample.values()): sample for sample in found}
+    return list(by_shape.values())[:SAMPLES]
+
+
+def medians_ms(engines: Sequence[Engine], inputs: Sequence[Arrays], rounds: int = ROUNDS) -> list[float]:
+    """Median milliseconds of each engine for all ``inputs`` together. Raises EngineError."""
+    spent: list[list[float]] = [[] for _ in engines]
+    with _ONE_AT_A_TIME:
+        for engine in engines:
+            for _ in range(2):
+                _run(engine, inputs)
+        began = time.perf_counter()
+        for number in range(rounds):
+            if number >= 5 and time.perf_counter() - began > LIMIT_S:
+                break
+            for place in range(len(engines)):
+                which = (place + number) % len(
+                    engines
+                )  # nobody always runs on what another left in the caches
+                spent[which].append(_run(engines[which], inputs))
+    return [round(statistics.median(times), 3) for times in spent]
+
+
+def _run(engine: Engine, inputs: Sequence[Arrays]) -> float:
+    began = time.perf_counter()
+    for sample in inputs:
+        engine.run(sample)
+    return (time.perf_counter() - began) * 1e3
