@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecmf.errors import SourceError
+
+if TYPE_CHECKING:
+    from realtime.health import CameraState, MicrophoneState
 
 SAMPLE_RATE = 16_000
 """Of all sound after its source, samples a second."""
@@ -45,6 +48,9 @@ class Frame:
     """Seconds from the start of the file (of the current loop); None for a device."""
     index: int
     """Counts from 0 for each opening of the source, without gaps."""
+    repeated: bool = False
+    """Whether it is the frame before once more, to the bit: a frozen camera, or one that sends more often than it
+    captures. Its capture interval is that of the first of these, so what is read from it is as old as it is."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -61,8 +67,8 @@ class AudioBlock:
     """Of the first sample, seconds from the start of the file (of the current loop); None for a device."""
 
 
-class VideoSource(Protocol):
-    """A camera, or something that behaves like one."""
+class VideoDevice(Protocol):
+    """One opened camera, or something that behaves like one."""
 
     @property
     def name(self) -> str: ...
@@ -89,6 +95,13 @@ class VideoSource(Protocol):
         """Release the device or file; safe to call twice, and from another thread."""
 
 
+class VideoSource(VideoDevice, Protocol):
+    """A camera that is watched."""
+
+    def condition(self) -> CameraState:
+        """How it is doing now; any thread may ask."""
+
+
 class AudioSource(Protocol):
     """A microphone, or something that behaves like one."""
 
@@ -105,6 +118,9 @@ class AudioSource(Protocol):
 
     def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
         """Yield blocks as they are captured, until the source ends or ``stop`` is set; errors as above."""
+
+    def condition(self) -> MicrophoneState:
+        """How it is doing now; any thread may ask."""
 
     def close(self) -> None:
         """Release the device or file; safe to call twice, and from another thread."""

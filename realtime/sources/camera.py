@@ -44,6 +44,14 @@ def choose(wanted: str | int, found: list[CameraInfo]) -> CameraInfo:
     return fitting[0]
 
 
+def choose_again(lost: CameraInfo, wanted: str | int, found: list[CameraInfo]) -> CameraInfo:
+    """The camera that was lost, by its lasting name where it has one: plugged in again it may get another number."""
+    for each in found:
+        if set(lost.links) & {link for link in each.links if link.startswith("by-id/")}:
+            return each
+    return choose(wanted, found)
+
+
 def open_camera(
     wanted: str | int = 0, *, width: int = 640, height: int = 480, fps: float = 30.0
 ) -> VideoSource:
@@ -56,8 +64,12 @@ def open_camera(
         video = NetworkMedia(str(wanted), audio=False).start().video
         assert video is not None
         return video
-    first = Camera(choose(wanted, cameras()), width, height, fps)
-    return ReturningVideo(first, lambda: Camera(choose(wanted, cameras()), width, height, fps))
+    info = choose(wanted, cameras())
+
+    def again() -> Camera:
+        return Camera(choose_again(info, wanted, cameras()), width, height, fps)
+
+    return ReturningVideo(Camera(info, width, height, fps), again)
 
 
 class Camera:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,11 @@ from realtime.sources.base import BLOCK, SAMPLE_NS, SAMPLE_RATE, AudioBlock, Aud
 from realtime.sources.network import NetworkMedia, is_address
 from realtime.sources.picture import Picture, is_picture
 from realtime.sources.playback import Playback
+from realtime.watch_picture import PictureWatch
+from realtime.watch_sound import SoundWatch
+
+if TYPE_CHECKING:
+    from realtime.health import CameraState, MicrophoneState
 
 log = logging.getLogger("ecmf.sources")
 
@@ -67,6 +73,7 @@ class FileVideo:
         self._playback = playback
         self._loop = loop
         self.dropped = 0
+        self._watch = PictureWatch(still=True)
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         index = 0
@@ -83,11 +90,15 @@ class FileVideo:
                 image = decoded.image()
                 if not self._playback.wait(stamp_ns, stop):
                     return
-                yield Frame(image, stamp_ns, stamp_ns, "file", decoded.media_s, index)
+                yield self._watch.see(Frame(image, stamp_ns, stamp_ns, "file", decoded.media_s, index))
                 index += 1
                 shown_ns = stamp_ns
             if index == 0:
                 raise SourceError(f"{self.name}: no picture can be decoded any more; was the file changed?")
+
+    def condition(self) -> CameraState:
+        """How it is doing now; any thread may ask."""
+        return self._watch.condition(self.width, self.height, dropped=self.dropped)
 
     def close(self) -> None:
         pass
@@ -113,6 +124,7 @@ class FileAudio:
         self._playback = playback
         self._loop = loop
         self._end = end
+        self._watch = SoundWatch(SAMPLE_RATE)
 
     def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
         position = 0
@@ -125,9 +137,14 @@ class FileAudio:
             end_ns = start_ns + len(samples) * SAMPLE_NS
             if not self._playback.wait(end_ns, stop):
                 return
+            self._watch.hear(samples)
             media = position if self._loop is None else position % self._loop
             yield AudioBlock(samples, start_ns, end_ns, "file", media / SAMPLE_RATE)
             position += len(samples)
+
+    def condition(self) -> MicrophoneState:
+        """How it is doing now; any thread may ask."""
+        return self._watch.condition(self.rate, self.overflows, None)
 
     def close(self) -> None:
         pass

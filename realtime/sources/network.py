@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,12 @@ from ecmf.errors import SourceError, need
 from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE, AudioBlock, Frame
 from realtime.sources.returning import RETRY_S
 from realtime.sources.stamps import ArrivalStamps
+from realtime.watch_picture import PictureWatch
+from realtime.watch_sound import SoundWatch
 from realtime.window import GAP_NS, LatestFrame
+
+if TYPE_CHECKING:
+    from realtime.health import CameraState, MicrophoneState
 
 log = logging.getLogger("ecmf.sources")
 
@@ -57,7 +62,12 @@ class NetworkMedia:
         """Connect. Raises SourceError when the server does not answer or sends nothing that is asked for."""
         self.title = without_password(address)
         self.lost: str | None = None
+        """Why nothing comes, None while something does."""
+        self.lost_ns = 0
+        """When that was last noticed."""
         self.returns = 0
+        self.opening = False
+        """Whether it is being connected to again."""
         self._address = address
         self._ended = threading.Event()
         self._container = self._connect()
@@ -100,16 +110,20 @@ class NetworkMedia:
             self._container.close()
             if self._ended.is_set():
                 return
-            self.lost = f"{self.title} stopped delivering: {reason}"
+            self.lost, self.lost_ns = f"{self.title} stopped delivering: {reason}", time.monotonic_ns()
+            if self.video is not None:
+                self.video.watch.lose()
             log.warning("%s; waiting for its return", self.lost)
             if not self._reconnect():
                 return
 
     def _reconnect(self) -> bool:
         while not self._ended.wait(RETRY_S):
+            self.opening = True
             try:
                 self._container = self._connect()
             except SourceError:
+                self.opening = False
                 continue
             if self.audio is not None:
                 self.audio.restart()
@@ -137,7 +151,7 @@ class NetworkMedia:
                 except av.error.InvalidDataError:
                     continue  # a torn frame; the next is on its way
                 if decoded and self.lost is not None:
-                    self.lost, self.returns = None, self.returns + 1
+                    self.lost, self.opening, self.returns = None, False, self.returns + 1
                     log.warning("%s is back", self.title)
                 for each in decoded:
                     tracks[packet.stream.index].put(each, read_ns, arrivals)
@@ -154,6 +168,7 @@ class NetworkVideo:
     def __init__(self, media: NetworkMedia, track: Any) -> None:
         self.width, self.height = int(track.width or 0), int(track.height or 0)
         self.fps = float(track.average_rate or track.guessed_rate or 0)
+        self.watch = PictureWatch()
         self._media = media
         self._latest: LatestFrame[tuple[Any, int]] = LatestFrame()
 
@@ -191,8 +206,13 @@ class NetworkVideo:
             picture, stamp_ns = got
             image = np.ascontiguousarray(picture.to_ndarray(format="bgr24"))
             self.height, self.width = image.shape[:2]
-            yield Frame(image, stamp_ns, stamp_ns, "read", None, index)
+            yield self.watch.see(Frame(image, stamp_ns, stamp_ns, "read", None, index))
             index += 1
+
+    def condition(self) -> CameraState:
+        """How it is doing now; any thread may ask."""
+        away = None if self.lost is None else "reconnecting" if self._media.opening else "lost"
+        return self.watch.condition(self.width, self.height, dropped=self.dropped, away=away)
 
     def close(self) -> None:
         self._media.close()
@@ -204,6 +224,7 @@ class NetworkAudio:
     def __init__(self, media: NetworkMedia, track: Any) -> None:
         self.rate = int(track.codec_context.sample_rate)
         self.overflows = 0
+        self.watch = SoundWatch(self.rate)
         self._media = media
         self._blocks: queue.Queue[AudioBlock] = queue.Queue(BLOCKS_WAITING)
         self.restart()
@@ -239,6 +260,7 @@ class NetworkAudio:
             self._begin_ns = sent_ns or 0
         for mixed in self._mixer.resample(sound):
             samples = mixed.to_ndarray()[0]
+            self.watch.hear(samples)
             self._taken += len(samples)
             ready = self._resampler.resample_chunk(samples)
             start_ns = self._begin_ns + self._given * SAMPLE_NS
@@ -267,6 +289,13 @@ class NetworkAudio:
                 yield self._blocks.get(timeout=0.2)
             except queue.Empty:
                 continue
+
+    def condition(self) -> MicrophoneState:
+        """How it is doing now; any thread may ask. A stream's own clock is followed, so no drift is told."""
+        from msgspec.structs import replace
+
+        now = self.watch.condition(self.rate, self.overflows, None)
+        return now if self.lost is None else replace(now, state="lost")
 
     def close(self) -> None:
         self._media.close()

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from ecmf.errors import SourceError, need
 from realtime.sources.base import Frame
 from realtime.sources.playback import Playback
 from realtime.sources.quiet import quiet
+from realtime.watch_picture import PictureWatch
+
+if TYPE_CHECKING:
+    from realtime.health import CameraState
 
 FPS = 5.0
 
@@ -49,6 +54,7 @@ class Picture:
         self.height, self.width = self._image.shape[:2]
         self._playback = playback
         self._repeat = repeat
+        self._watch = PictureWatch(still=True)
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         for index in itertools.count() if self._repeat else range(1):
@@ -56,7 +62,11 @@ class Picture:
             stamp_ns = self._playback.stamp_ns(round(media_s * 1e9))
             if not self._playback.wait(stamp_ns, stop):
                 return
-            yield Frame(self._image.copy(), stamp_ns, stamp_ns, "file", media_s, index)
+            yield self._watch.see(Frame(self._image.copy(), stamp_ns, stamp_ns, "file", media_s, index))
+
+    def condition(self) -> CameraState:
+        """How it is doing now; any thread may ask."""
+        return self._watch.condition(self.width, self.height)
 
     def close(self) -> None:
         pass

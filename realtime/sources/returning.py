@@ -6,16 +6,20 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ecmf.errors import SourceError
-from realtime.sources.base import AudioBlock, AudioSource, Frame, SourceLost, VideoSource
+from realtime.sources.base import AudioBlock, AudioSource, Frame, SourceLost, VideoDevice
+from realtime.watch_picture import PictureWatch
+
+if TYPE_CHECKING:
+    from realtime.health import CameraState, MicrophoneState
 
 log = logging.getLogger("ecmf.sources")
 
 RETRY_S = 0.5
 
-Source = TypeVar("Source", VideoSource, AudioSource)
+Source = TypeVar("Source", VideoDevice, AudioSource)
 
 
 class _Returning(Generic[Source]):
@@ -28,6 +32,7 @@ class _Returning(Generic[Source]):
         self._reopen: Callable[[], Source] = reopen
         self._retry_s = retry_s
         self._closed = False
+        self._opening = False
         self._changing = threading.Lock()
 
     @property
@@ -48,9 +53,11 @@ class _Returning(Generic[Source]):
             with self._changing:
                 if self._closed:
                     return False
+                self._opening = True
                 try:
                     self._current = self._reopen()
                 except SourceError:
+                    self._opening = False
                     continue
             self.returns += 1
             return True
@@ -59,11 +66,17 @@ class _Returning(Generic[Source]):
     def _delivers(self) -> None:
         if self.lost is not None:
             log.warning("%s is back", self.name)
-            self.lost = None
+            self.lost, self._opening = None, False
 
 
-class ReturningVideo(_Returning[VideoSource]):
+class ReturningVideo(_Returning[VideoDevice]):
     """A camera that is opened again when it was lost; ``frames`` waits meanwhile instead of raising SourceLost."""
+
+    def __init__(
+        self, first: VideoDevice, reopen: Callable[[], VideoDevice], retry_s: float = RETRY_S
+    ) -> None:
+        super().__init__(first, reopen, retry_s)
+        self.watch = PictureWatch()
 
     @property
     def width(self) -> int:
@@ -83,12 +96,18 @@ class ReturningVideo(_Returning[VideoSource]):
             try:
                 for frame in self._current.frames(stop):
                     self._delivers()
-                    yield dataclasses.replace(frame, index=index)
+                    yield self.watch.see(dataclasses.replace(frame, index=index))
                     index += 1
                 return
             except SourceLost as error:
+                self.watch.lose()
                 if not self._comes_back(error, stop):
                     return
+
+    def condition(self) -> CameraState:
+        """How it is doing now; any thread may ask."""
+        away = None if self.lost is None else "reconnecting" if self._opening else "lost"
+        return self.watch.condition(self.width, self.height, away=away)
 
 
 class ReturningAudio(_Returning[AudioSource]):
@@ -116,3 +135,10 @@ class ReturningAudio(_Returning[AudioSource]):
                 if not self._comes_back(error, stop):
                     return
                 self._overflows_before = before
+
+    def condition(self) -> MicrophoneState:
+        """How it is doing now; any thread may ask."""
+        from msgspec.structs import replace
+
+        now = self._current.condition()
+        return replace(now, overflows=self.overflows, state="lost" if self.lost is not None else now.state)

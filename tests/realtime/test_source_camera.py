@@ -14,8 +14,9 @@ from mjpeg_server import MjpegServer
 
 from ecmf.errors import SourceError
 from realtime.sources.base import Frame, SourceLost, VideoSource
-from realtime.sources.camera import Camera, choose, open_camera
+from realtime.sources.camera import Camera, choose, choose_again, open_camera
 from realtime.sources.network import without_password
+from realtime.sources.returning import ReturningVideo
 from realtime.sources.v4l2 import (
     CAPABILITY,
     ENUM_FMT,
@@ -60,6 +61,17 @@ def test_an_absent_camera_is_named_with_what_there_is() -> None:
         choose("nope", [])
     with pytest.raises(SourceError, match=r"'webcam' fits several: 0 .*2 .*give its number"):
         choose("webcam", BOTH)
+
+
+def test_a_camera_that_was_plugged_in_again_is_known_by_its_lasting_name() -> None:
+    """Its number may have changed, and another camera may have taken it."""
+    moved = CameraInfo(3, WEBCAM.name, "/dev/video3", WEBCAM.links, ())
+    other = CameraInfo(0, "Other", "/dev/video0", ("by-id/usb-Other-index0",), ())
+    assert choose_again(WEBCAM, 0, [other, moved]).number == 3
+    with pytest.raises(SourceError, match="camera 0 is not there"):
+        choose_again(WEBCAM, 0, [BUILT_IN])
+    # A place (by-path) is not a camera: whatever is plugged in there now may be another one.
+    assert choose_again(BUILT_IN, 0, [other, BUILT_IN]).number == 0
 
 
 @pytest.mark.parametrize(
@@ -249,6 +261,61 @@ def test_a_local_camera_is_stamped_by_its_driver_until_it_is_pulled_out(
     assert (camera.width, camera.height) == (128, 96)
     camera.close()
     assert driver.released
+
+
+def test_a_frozen_local_camera_gives_old_frames_and_goes_on_when_it_recovers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever its driver stamps: the same picture is as old as it is."""
+    driver = Driver([(50, 20), (51, 20), *[(52, 20)] * 5, (53, 20)])
+    camera = ReturningVideo(opened(monkeypatch, driver), lambda: opened(monkeypatch, Driver([])), 0)
+    frames = list(itertools.islice(camera.frames(threading.Event()), 8))
+    assert [frame.repeated for frame in frames] == [False, False, False, True, True, True, True, False]
+    assert {frame.end_ns for frame in frames[2:7]} == {frames[2].end_ns}
+    assert frames[7].end_ns > frames[2].end_ns
+    assert [frame.index for frame in frames] == list(range(8))
+
+
+def test_a_local_camera_may_change_its_size_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = ReturningVideo(
+        opened(monkeypatch, Driver([(50, 20), (150, 20), (51, 20)])),
+        lambda: opened(monkeypatch, Driver([])),
+        0,
+    )
+    sizes = []
+    for frame in itertools.islice(camera.frames(threading.Event()), 3):
+        condition = camera.condition()
+        sizes.append(frame.image.shape[1::-1])
+        assert (condition.width, condition.height) == sizes[-1] and condition.state == "ok"
+    assert sizes == [(64, 48), (128, 96), (64, 48)]
+
+
+def test_a_local_camera_that_is_pulled_out_and_plugged_in_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    conditions = []
+
+    def again() -> Camera:
+        conditions.append(camera.condition())
+        if len(conditions) == 1:
+            raise SourceError("camera 0 is not there")
+        return opened(monkeypatch, Driver([(60 + n, 20) for n in range(3)]))
+
+    camera = ReturningVideo(opened(monkeypatch, Driver([(50, 20), (51, 20)])), again, retry_s=0)
+    frames = list(itertools.islice(camera.frames(threading.Event()), 5))
+    assert [int(frame.image[0, 0, 0]) for frame in frames] == [50, 51, 60, 61, 62]
+    assert [each.state for each in conditions] == ["reconnecting", "reconnecting"]
+    assert camera.condition().state == "ok" and camera.returns == 1 and camera.watch.faults["lost"] == 1
+
+
+def test_stamps_that_jump_or_stand_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 s back, 10 s into the future, then standing: the frames have the time at which they were read."""
+    driver = Driver([(50 + n, 20) for n in range(3)] + [(60, 10_000), (61, -10_000), (62, 20), (63, 3_000)])
+    before_ns = time.monotonic_ns()
+    frames = list(itertools.islice(opened(monkeypatch, driver).frames(threading.Event()), 7))
+    stamps = [frame.end_ns for frame in frames]
+    assert (
+        stamps == sorted(stamps) and before_ns - 20_000_000 <= stamps[0] and stamps[-1] <= time.monotonic_ns()
+    )
+    assert [frame.clock for frame in frames] == ["exposure"] * 3 + ["read"] * 4
 
 
 def test_a_local_camera_without_usable_stamps_is_stamped_when_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from ecmf.errors import SourceError
 from realtime.sources.base import SAMPLE_RATE, AudioBlock
-from realtime.sources.microphone import SLOTS, Buffer, Inbox, Listener, MicrophoneInfo, choose
+from realtime.sources.listener import SLOTS, Buffer, Inbox, Listener
+from realtime.sources.microphone import MicrophoneInfo, choose
 
 BUILT_IN = MicrophoneInfo(0, "HDA Intel: ALC257 (hw:0,0)", "ALSA", 2, 48_000, False)
 HEADSET = MicrophoneInfo(4, "USB Audio: Headset (hw:1,0)", "ALSA", 1, 44_100, False)
