@@ -9,21 +9,24 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmf.errors import DataError
+from ecmf.errors import DataError, need
 
 if TYPE_CHECKING:
     from ecmf.branches.face.blendshapes import Blendshapes
-    from ecmf.branches.face.landmarks import Landmarker, Landmarks
+    from ecmf.branches.face.finder import Finder, Found
+    from ecmf.branches.face.landmarks import Landmarker, Landmarks, Region
 
-VERSION = 1
+VERSION = 2
 """Raise it when Cropper would give other crops or blendshapes: caches of before are then left aside."""
 PRESENCE = 0.5
 """Below it the landmarks are not believed: fixed crop, blendshapes zero (the network's "unknown")."""
+ROOM = 0.5
+"""Black border around a picture for the finder, relative to its shorter side."""
 
 
 @dataclass(frozen=True)
@@ -56,25 +59,58 @@ class Cropper:
         self,
         landmarker: Landmarker | None = None,
         blendshapes: Blendshapes | None = None,
+        finder: Finder | None = None,
         *,
         offline: bool = False,
     ) -> None:
         from ecmf.branches.face.blendshapes import Blendshapes
+        from ecmf.branches.face.finder import open_finder
         from ecmf.branches.face.landmarks import Landmarker
 
         self._landmarker = landmarker or Landmarker(offline=offline)
         self._blendshapes = blendshapes or Blendshapes(offline=offline)
+        self._finder = finder or open_finder("landmarker", offline=offline)
 
     def landmarks(self, picture: NDArray[np.uint8], spread: float) -> Landmarks:
         """Landmarks of the face in the middle of ``picture`` (uint8[H, W(, 3)]).
 
-        ``spread``: side of the first region relative to the picture's shorter side. The region then follows the
-        landmarks as it does from frame to frame in a video, until it lies still, at most twice.
+        The live branch's finder says where to look first. Where that shows no face: the middle of the picture, a
+        square whose side is ``spread`` of the picture's shorter one. Of two doubtful answers the better.
         """
         from ecmf.branches.face.landmarks import Region
 
+        first = self._find(picture)
+        found = None if first is None else self._follow(picture, first)
+        if found is not None and found.presence >= PRESENCE:
+            return found
         height, width = picture.shape[:2]
-        region = Region(width / 2, height / 2, spread * min(height, width), 0.0)
+        middle = self._follow(picture, Region(width / 2, height / 2, spread * min(height, width), 0.0))
+        return middle if found is None or middle.presence > found.presence else found
+
+    def _find(self, picture: NDArray[np.uint8]) -> Region | None:
+        """Where the landmark model should look, for the face that is large and near the middle."""
+        from ecmf.branches.face.landmarks import Region
+
+        cv2: Any = need("cv2", "live")
+        # Faces that touch the picture's edges are found only with some room around them.
+        room = round(ROOM * min(picture.shape[:2]))
+        framed = cv2.copyMakeBorder(picture, room, room, room, room, cv2.BORDER_CONSTANT)
+        if framed.ndim == 2:
+            framed = cv2.cvtColor(framed, cv2.COLOR_GRAY2BGR)
+        height, width = framed.shape[:2]
+
+        def aside(face: Found) -> float:
+            x, y, w, h = face.box
+            return float(np.hypot(x + w / 2 - width / 2, y + h / 2 - height / 2) / max(w, h, 1))
+
+        faces = self._finder.find(framed)
+        if not faces:
+            return None
+        region = min(faces, key=lambda face: aside(face) - face.box[2] / width).region
+        return Region(region.x - room, region.y - room, region.side, region.angle)
+
+    def _follow(self, picture: NDArray[np.uint8], region: Region) -> Landmarks:
+        """The region follows the landmarks as from frame to frame in a video, until it lies still, at most twice."""
         found = self._landmarker.run(picture, region)
         for _ in range(2):
             following = found.region

@@ -78,10 +78,12 @@ def move(matrix: NDArray[np.floating], points: NDArray[np.floating]) -> NDArray[
     return np.asarray(points, np.float64) @ np.asarray(matrix, np.float64)[:, :2].T + matrix[:, 2]
 
 
-def warp(frame: NDArray[np.uint8], matrix: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
+def warp(
+    frame: NDArray[np.uint8], matrix: NDArray[np.floating], size: int, *, black: bool = False
+) -> NDArray[np.uint8]:
     """``uint8[size, size(, 3)]`` out of ``uint8[H, W(, 3)]`` through ``matrix`` (frame to crop coordinates).
 
-    Beyond the frame its edge pixels repeat. Where the crop shrinks the picture by two or more, the source is
+    Beyond the frame its edge pixels repeat, or it is ``black``. Where the crop shrinks the picture by two or more, the source is
     averaged over blocks first: bilinear sampling alone would skip pixels and flicker.
     """
     cv2: Any = need("cv2", "live")
@@ -108,7 +110,7 @@ def warp(frame: NDArray[np.uint8], matrix: NDArray[np.floating], size: int) -> N
         centred,
         (size, size),
         flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
+        borderMode=cv2.BORDER_CONSTANT if black else cv2.BORDER_REPLICATE,
     )
 
 

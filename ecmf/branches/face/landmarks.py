@@ -103,8 +103,11 @@ class Landmarker:
 
 
 def image_of(frame: NDArray[np.uint8], region: Region) -> NDArray[np.float32]:
-    """What the model sees, float32[1, SIZE, SIZE, 3] RGB in [0, 1], of ``region`` of a frame."""
-    picture = warp(frame, region.matrix(), SIZE)
+    """What the model sees, float32[1, SIZE, SIZE, 3] RGB in [0, 1], of ``region`` of a frame.
+
+    Black beyond the frame, as in the model's training: in repeated edge pixels it takes half-seen faces for none.
+    """
+    picture = warp(frame, region.matrix(), SIZE, black=True)
     if picture.ndim == 2:
         picture = np.repeat(picture[..., None], 3, axis=2)
     return picture[..., ::-1].astype(np.float32)[None] / np.float32(255)
