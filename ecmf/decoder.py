@@ -5,7 +5,6 @@ The decoder runs in CTranslate2; the encoder runs elsewhere (`ecmf.speech`), onc
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,39 +14,14 @@ from numpy.typing import NDArray
 
 from ecmf.bundle import sha256_of
 from ecmf.errors import UsageError, WeightError, need
+from ecmf.heard import SECONDS_PER_STATE, Unit, heard, is_punctuation
 
-SECONDS_PER_STATE = 0.02
 TOKENS_PER_SECOND = 7
 """More than anybody speaks for long: bounds the tokens, and so the time, that a decoding may take."""
 _SPARE_TOKENS = 6
 _MAX_TOKENS = 224
 """What Whisper's decoder can generate after a prompt of the same length."""
-_LONGEST_LOOP = 12
-"""Words in the longest repetition that is looked for."""
 _SPACELESS = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-_PUNCTUATION = frozenset(string.punctuation + "…、。，！？：；")
-
-
-def _is_punctuation(text: str) -> bool:
-    return bool(text.strip()) and all(character in _PUNCTUATION for character in text.strip())
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A word as Whisper writes it, or the punctuation after one."""
-
-    text: str
-    """With its leading space, if any."""
-    tokens: tuple[int, ...]
-    start_s: float
-    """Seconds from the start of the encoded audio, by cross-attention."""
-    end_s: float
-    probability: float
-    """Mean of its tokens'."""
-
-    @property
-    def punctuation(self) -> bool:
-        return _is_punctuation(self.text)
 
 
 @dataclass(frozen=True)
@@ -58,7 +32,7 @@ class Hypothesis:
     no_speech: float
     """Probability that there is no speech, [0, 1]."""
     log_probability: float
-    """Mean over the new tokens; 0 without any."""
+    """Mean over the tokens of the units, or over all new ones where none of them was heard; 0 without any."""
     language: str
 
 
@@ -152,15 +126,18 @@ class Decoder:
         prefix: Sequence[int] = (),
         from_s: float = 0.0,
         language: str | None = None,
+        *,
+        ended: bool = False,
     ) -> Hypothesis:
         """Words after ``prefix``, the tokens already settled for this audio.
 
         ``states`` float32[1, T, d]: the encoder's last output with its padding; ``seconds``: the audio without;
-        ``from_s``: where the audio goes on that the prefix does not cover, which bounds the new tokens.
+        ``from_s``: where the audio goes on that the prefix does not cover, which bounds the new tokens; ``ended``:
+        speech has paused or ended in it.
 
         Greedy, without conditioning on earlier text. The alignment runs over the padding too: what the decoder
         makes up when there is nothing left to hear attends to the padding or to the last frame, gets a start
-        there or no length, and is cut off here. So a repetition loop cannot come out.
+        there or no length, and is cut off (`ecmf.heard`). So a repetition loop cannot come out.
         """
         view = self._view(states)
         language = language or self.language or self.detect(states)[0]
@@ -180,8 +157,10 @@ class Decoder:
         if not fresh:
             return Hypothesis((), no_speech, 0.0, language)
         units, probabilities = self._align(view, states.shape[1], [*prefix, *fresh], len(prefix), language)
-        logs = np.log(np.maximum(probabilities, 1e-10))
-        return Hypothesis(_heard(units, seconds, self.text(prefix)), no_speech, float(logs.mean()), language)
+        kept = heard(units, seconds, self.text(prefix), ended=ended and len(fresh) < limit)
+        count = sum(len(unit.tokens) for unit in kept)
+        logs = np.log(np.maximum(probabilities[: count or None], 1e-10))
+        return Hypothesis(kept, no_speech, float(logs.mean()), language)
 
     def align(self, states: NDArray[np.float32], text: str, language: str = "en") -> list[Unit]:
         """When each word of a known text is spoken. ``states`` as for `decode`; ``text`` begins with a space."""
@@ -224,7 +203,7 @@ class Decoder:
         if language in _SPACELESS:
             return True
         before, after = self.text(tokens[begin:end]), self.text(tokens[end : end + 1])
-        return after.startswith(" ") or _is_punctuation(before) != _is_punctuation(after)
+        return after.startswith(" ") or is_punctuation(before) != is_punctuation(after)
 
     def text(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens)))
@@ -260,44 +239,3 @@ def _token_starts(alignments: Sequence[tuple[int, int]], count: int) -> NDArray[
     pairs = np.asarray(alignments)
     first = np.searchsorted(pairs[:, 0], np.arange(count + 1))
     return pairs[np.minimum(first, len(pairs) - 1), 1] * SECONDS_PER_STATE
-
-
-def _heard(units: Sequence[Unit], seconds: float, before: str) -> tuple[Unit, ...]:
-    """The units up to where the decoder began to make them up; ``before`` is the text that they follow.
-
-    That is where one starts in the padding, where three in a row last no time, or where it says the same words over
-    again and gives one of them no time.
-    """
-    last = seconds - 1.5 * SECONDS_PER_STATE
-    said = [
-        (_bare(word), -1, False) for word in before.split()
-    ]  # word, index of its unit, whether it lasts no time
-    for index, unit in enumerate(units):
-        if unit.punctuation:
-            continue
-        if unit.start_s >= last:
-            return tuple(units[:index])
-        said.append((_bare(unit.text), index, unit.end_s - unit.start_s < 1.5 * SECONDS_PER_STATE))
-        if all(timeless for _, _, timeless in said[-3:]) and len(said) >= 3:
-            return tuple(units[: said[-3][1]])
-        loop = _loop(said)
-        if loop is not None:
-            return tuple(units[: max(said[loop][1], 0)])
-    return tuple(units)
-
-
-def _loop(said: Sequence[tuple[str, int, bool]]) -> int | None:
-    """Where the first copy that lasts no time begins, if the last words are one: index into ``said``."""
-    words = [word for word, _, _ in said]
-    for period in range(1, min(_LONGEST_LOOP, len(said) // 2) + 1):
-        timeless = [k for k in range(len(said) - period, len(said)) if said[k][2]]
-        if timeless and words[-period:] == words[-2 * period : -period]:
-            first = len(words) - 2 * period
-            while first > 0 and words[first - 1] == words[first - 1 + period]:
-                first -= 1
-            return first + max((timeless[0] - first) // period, 1) * period
-    return None
-
-
-def _bare(word: str) -> str:
-    return word.strip().strip("".join(_PUNCTUATION)).lower()

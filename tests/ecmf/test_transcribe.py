@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from bench.recordings import WORSTWARD, pink, read_wave, wordless
 from bench.word_errors import matches, normal
-from ecmf.decoder import Decoder, Unit, _heard, model_folder
+from ecmf.decoder import Decoder, model_folder
 from ecmf.errors import UsageError
+from ecmf.heard import Unit
+from ecmf.heard import heard as really_heard
 from ecmf.speech import SpeechEncoder
 from ecmf.transcribe import (
     Partial,
     Settled,
     Skipped,
     Transcriber,
-    TranscriberSettings,
     TranscriptEvent,
     UtteranceEnd,
 )
@@ -139,7 +140,9 @@ def test_no_words_where_none_are_said(sound: str, decoder: Decoder, encoder: Spe
     assert [e for _, e in follow(audio, Transcriber(decoder), encoder) if isinstance(e, Settled)] == []
 
 
-def test_speech_in_noise_is_still_heard(reading: Audio, decoder: Decoder, encoder: SpeechEncoder) -> None:
+def test_speech_in_noise_is_stillreally_heard(
+    reading: Audio, decoder: Decoder, encoder: SpeechEncoder
+) -> None:
     audio = reading[: 5 * SAMPLE_RATE]
     noise = pink(len(audio), np.random.default_rng(0)) * 0.1 * np.sqrt(np.mean(audio**2))
     heard = list(follow((audio + noise).astype(np.float32), Transcriber(decoder), encoder))
@@ -166,35 +169,6 @@ def test_lost_samples_are_told_and_times_stay_right(
     assert later <= ends[-1].start_ns < ends[-1].end_ns <= later + 2_000_000_000
 
 
-def test_after_an_overload_it_goes_on_with_the_present(
-    reading: Audio, decoder: Decoder, encoder: SpeechEncoder
-) -> None:
-    transcriber = Transcriber(decoder, settings=TranscriberSettings(lag_s=6.0))
-    events = transcriber.push(reading[: 2 * SAMPLE_RATE], START_NS)
-    window = transcriber.window()
-    assert window is not None
-    events += transcriber.step(window, encoder.encode(window.audio).last_padded)
-    settled = [event for event in events if isinstance(event, Settled)]
-
-    late = transcriber.window()  # is still computed while ten seconds arrive at once
-    events += transcriber.push(
-        np.concatenate([reading[2 * SAMPLE_RATE :], reading]), START_NS + 2_000_000_000
-    )
-    if late is not None:
-        events += transcriber.step(late, encoder.encode(late.audio).last_padded)
-    events += transcriber.flush()
-    while (window := transcriber.window()) is not None:
-        events += transcriber.step(window, encoder.encode(window.audio).last_padded)
-
-    skipped = [event for event in events if isinstance(event, Skipped)]
-    assert skipped
-    assert all(event.reason == "overload" and event.end_ns > event.start_ns for event in skipped)
-    assert transcriber.skipped_s == pytest.approx(sum((e.end_ns - e.start_ns) / 1e9 for e in skipped))
-    assert [event for event in events if isinstance(event, Settled)][: len(settled)] == settled
-    ends = [event for event in events if isinstance(event, UtteranceEnd)]
-    assert normal(ends[-1].text) == ["fail", "better"]
-
-
 def test_a_window_says_what_to_encode(reading: Audio, decoder: Decoder) -> None:
     transcriber = Transcriber(decoder)
     assert transcriber.window() is None
@@ -213,12 +187,23 @@ def test_a_loop_of_the_decoder_is_cut_and_real_repetitions_stay() -> None:
         return Unit(text, (1,), start, end, 0.9)
 
     real = [unit(" It", 0, 0.2), unit(" was", 0.2, 0.4), unit(" it", 0.4, 0.6), unit(" was", 0.6, 0.8)]
-    assert _heard(real, 2.0, "") == tuple(real)
+    assert really_heard(real, 2.0, "") == tuple(real)
     loop = [unit(" it", 0.8, 0.82), unit(" was", 0.82, 0.9), unit(" it", 0.9, 0.9), unit(" was", 0.9, 1.0)]
-    assert _heard([*real, *loop], 2.0, "") == tuple(real)
-    assert _heard(loop, 2.0, "It was") == ()
+    assert really_heard([*real, *loop], 2.0, "") == tuple(real)
+    assert really_heard(loop, 2.0, "It was") == ()
     padding = [unit(" thank", 2.0, 2.4), unit(" you", 2.4, 2.9)]
-    assert _heard([*real, *padding], 2.0, "") == tuple(real)
+    assert really_heard([*real, *padding], 2.0, "") == tuple(real)
+
+
+def test_a_sure_last_word_stays_wherever_its_alignment_lies_when_speech_has_ended() -> None:
+    by, the = Unit(" by", (1,), 1.2, 1.7, 0.99), Unit(" the", (2,), 1.7, 3.9, 0.99)
+    door, stop, more = (Unit(text, (3,), 3.9, 3.9, 0.95) for text in (" door", ".", " Thanks"))
+    texts = [unit.text for unit in really_heard([by, the, door, stop], 2.3, "", ended=True)]
+    assert texts == [" by", " the", " door", "."]
+    for units, ended in (([by, the, door, stop], False), ([by, the, door, stop, more], True)):
+        assert [unit.text for unit in really_heard(units, 2.3, "", ended=ended)] == [" by", " the"]
+    kept = really_heard([by, the, door, stop], 2.3, "", ended=True)
+    assert all(unit.start_s <= unit.end_s <= 2.3 for unit in kept)
 
 
 def test_the_decoder_is_bounded(decoder: Decoder, encoder: SpeechEncoder) -> None:
