@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from ecmf.errors import EcmfError
 from realtime import cli, config
-from realtime.assemble import Models, open_inputs
+from realtime.assemble import Job, Models, open_inputs
 from realtime.clock import SystemClock
 from realtime.pipeline import Pipeline
 from realtime.publish import Publisher, Sinks, new_run
@@ -38,9 +38,7 @@ class Stream:
         self.fps = inputs.video.fps if inputs.video is not None else 0.0
         self.failure: EcmfError | None = None
         self._stop = stop
-        self._pipeline = Pipeline(
-            own, sinks.publish, run=new_run(), inputs=inputs, models=Models(own), on_frame=self._take
-        )
+        self._pipeline = Pipeline(Job(own, sinks.publish, new_run(), inputs, Models(own), self._take))
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:

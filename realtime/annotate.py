@@ -5,43 +5,57 @@ Lossless and deterministic: nothing is dropped, nothing waits, and ages, smoothi
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from realtime.assemble import Inputs, Models
+from ecmf.errors import WeightError
+from realtime.assemble import Job
 from realtime.clock import MediaClock
-from realtime.config import Config
 from realtime.estimator import Report
 from realtime.hearing import Hearing, Said, Sound
-from realtime.message import EngineUse, Message
-from realtime.reading import Reading
+from realtime.message import EngineUse
+from realtime.reading import Enriching, Reading
 from realtime.sources.base import SAMPLE_RATE, AudioBlock, Frame
 from realtime.stages import Looking, use_of
 from realtime.stream import Stream
 from realtime.summary import Summary
 
+log = logging.getLogger("ecmf.annotate")
+
+
+class Readers:
+    """The text branch and the language model, one after the other."""
+
+    def __init__(self, reading: Reading, enriching: Enriching | None) -> None:
+        self._reading = reading
+        self._enriching = enriching
+        self.engines = reading.engines | (enriching.engines if enriching is not None else {})
+
+    def read(self, said: Said) -> Iterator[Report | Said]:
+        """Everything that one transcript leads to, in order."""
+        yield from self._reading.read(said)
+        if self._enriching is None or not said.final:
+            return
+        try:
+            found = self._enriching.enrich(said)
+        except WeightError as error:
+            log.warning("enrichment is off: %s", error)
+            self._enriching = None
+            self.engines.pop("enrichment", None)
+            return
+        if found is not None:
+            yield found
+            yield from self._reading.read(found)
+
 
 class Annotation:
     """Runs a file to its end, or to ``duration`` of media time after the first estimate."""
 
-    def __init__(
-        self,
-        config: Config,
-        publish: Callable[[Message], Message],
-        *,
-        run: str,
-        inputs: Inputs,
-        models: Models,
-        on_frame: Callable[[Frame], None] | None = None,
-    ) -> None:
-        self._config = config
-        self._publish = publish
-        self._run = run
-        self._inputs = inputs
-        self._models = models
-        self._on_frame = on_frame
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -49,33 +63,37 @@ class Annotation:
         self._stop.set()
 
     def run(self) -> Summary:
-        assert self._inputs.media is not None
-        head = self._models.head()
+        """Block until the end. Raises EcmfError when a part that was asked for cannot start."""
+        job = self._job
+        assert job.inputs.media is not None
+        head = job.models.head()
         pictures: list[Looking] = []
-        if self._inputs.video is not None:
-            pictures = [self._models.face(), self._models.scene()]
-        hearing = self._models.hearing() if self._inputs.audio is not None else None
-        reading = self._models.reading() if hearing is not None and self._models.transcribes else None
+        if job.inputs.video is not None:
+            pictures = [job.models.face(), job.models.scene()]
+        hearing = job.models.hearing() if job.inputs.audio is not None else None
+        reading: Readers | None = None
+        if hearing is not None and job.models.transcribes:
+            reading = Readers(job.models.reading(), job.models.enriching() if job.models.enriches else None)
         engines: dict[str, EngineUse] = {"fusion": use_of(head.engine)}
         for stage in (*pictures, hearing, reading):
             if stage is not None:
                 engines |= stage.engines
         clock = MediaClock()
         stream = Stream(
-            self._models.estimator(head, self._inputs),
-            self._publish,
+            job.models.estimator(head, job.inputs),
+            job.publish,
             clock=clock,
-            run=self._run,
-            source=self._config.source_name,
+            run=job.run,
+            source=job.config.source_name,
             labels=head.labels,
             model=head.bundle.id,
             engines=lambda: engines,
             timed=False,
         )
         started_ns: int | None = None
-        duration_s = self._config.input.duration_s
+        duration_s = job.config.input.duration_s
         try:
-            for sample in self._inputs.media.samples(self._stop):
+            for sample in job.inputs.media.samples(self._stop):
                 clock.advance_to(sample.end_ns)
                 for outcome in self._perceive(sample, pictures, hearing, reading):
                     self._take(stream, outcome)
@@ -88,7 +106,7 @@ class Annotation:
                 for outcome in self._finish(hearing, reading, clock):
                     self._take(stream, outcome)
         finally:
-            self._inputs.close()
+            job.inputs.close()
         return stream.tally.summary({}, {name: f"{u.backend} {u.precision}" for name, u in engines.items()})
 
     @staticmethod
@@ -100,7 +118,7 @@ class Annotation:
 
     @staticmethod
     def _finish(
-        hearing: Hearing | None, reading: Reading | None, clock: MediaClock
+        hearing: Hearing | None, reading: Readers | None, clock: MediaClock
     ) -> Iterator[Report | Said]:
         """What is still to be settled when the file is over."""
         if hearing is None:
@@ -117,12 +135,12 @@ class Annotation:
         sample: Frame | AudioBlock,
         pictures: list[Looking],
         hearing: Hearing | None,
-        reading: Reading | None,
+        reading: Readers | None,
     ) -> Iterator[Report | Said]:
         """Everything that one sample leads to, in order."""
         if isinstance(sample, Frame):
-            if self._on_frame is not None:
-                self._on_frame(sample)
+            if self._job.on_frame is not None:
+                self._job.on_frame(sample)
             yield from (report for stage in pictures if (report := stage.see(sample, 0.0)) is not None)
             return
         assert hearing is not None

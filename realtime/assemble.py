@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,10 +22,12 @@ from ecmf.speech import SpeechEncoder
 from ecmf.vad import SpeechDetector
 from realtime.clock import Clock
 from realtime.config import Config
+from realtime.degrade import Effort
 from realtime.estimator import Estimator
 from realtime.hearing import Hearing
-from realtime.reading import DEADLINE_S, Reading
-from realtime.sources.base import AudioSource, VideoSource
+from realtime.message import Message
+from realtime.reading import DEADLINE_S, Enriching, Reading
+from realtime.sources.base import AudioSource, Frame, VideoSource
 from realtime.sources.demo import open_demo
 from realtime.sources.file import Media, open_media
 from realtime.stages import FaceStage, SceneStage
@@ -33,8 +36,6 @@ log = logging.getLogger("ecmf.assemble")
 
 FEW_FACES, MANY_FACES = 4, 16
 """People that are followed at most: before a webcam, and with a finder for many faces."""
-SCENE_PERIOD_S = 0.5
-"""The scene changes slowly; two embeddings a second are enough."""
 
 
 @dataclass
@@ -153,7 +154,7 @@ class Models:
 
     def scene(self) -> SceneStage:
         chosen = self._config.models
-        return SceneStage(SceneBranch(offline=chosen.offline, backend=chosen.engine), SCENE_PERIOD_S)
+        return SceneStage(SceneBranch(offline=chosen.offline, backend=chosen.engine), Effort().scene_period_s)
 
     def hearing(self) -> Hearing:
         """The voice bundle names the encoder it was trained on; words share it unless another model is asked for."""
@@ -175,18 +176,39 @@ class Models:
         return Hearing(encoder, voice, detector, decoder, own)
 
     def reading(self) -> Reading:
+        return Reading(TextBranch(backend=self._config.models.engine))
+
+    @property
+    def enriches(self) -> bool:
+        """Whether a language model is asked for."""
+        return self.transcribes and self._config.models.llm != "off"
+
+    def enriching(self) -> Enriching | None:
+        """None, and a warning, where nobody asked for a certain language model and its runtime is not installed."""
         chosen = self._config.models
         deadline_s = None if self._config.input.fast else DEADLINE_S
-        return Reading(TextBranch(backend=chosen.engine), self._enricher(), deadline_s=deadline_s)
-
-    def _enricher(self) -> Enricher | None:
-        chosen = self._config.models
-        if chosen.llm == "off":
-            return None
         try:
-            return Enricher(None if chosen.llm == "auto" else Path(chosen.llm), offline=chosen.offline)
+            enricher = Enricher(None if chosen.llm == "auto" else Path(chosen.llm), offline=chosen.offline)
         except MissingExtra as error:
             if chosen.llm != "auto":
                 raise
             log.warning("enrichment is off: %s", error)
             return None
+        return Enriching(enricher, deadline_s=deadline_s)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a run needs, live or annotating."""
+
+    config: Config
+    publish: Callable[[Message], Message]
+    """Stamps a message, sends it, and returns it as it was sent."""
+    run: str
+    """Id of this run."""
+    inputs: Inputs
+    """Opened already."""
+    models: Models
+    """Fetched already; branches load where they are used."""
+    on_frame: Callable[[Frame], None] | None = None
+    """Gets every frame that is looked at for faces, on the thread that looks."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ecmf.branches.voice import MIN_SPEECH_S, WINDOW_S, VoiceBranch
 from ecmf.cue import Cue
 from ecmf.decoder import Decoder
+from ecmf.enrich import Enrichment
 from ecmf.speech import SpeechEncoder, SpeechStates
 from ecmf.transcribe import (
     Partial,
@@ -79,6 +80,8 @@ class Said:
     stage_ms: dict[str, float]
     cues: str | None = None
     """What the language model reads in the whole utterance; None until it has."""
+    enrichment: Enrichment | None = None
+    """The same with its scores, for the text branch."""
 
 
 class RememberingDetector:
@@ -132,6 +135,16 @@ class Hearing:
                 None if words_encoder is None else "words and voice need different encoders, so two run"
             )
             self.engines["words"] = EngineUse(backend="ctranslate2", precision="int8", fallback=fallback)
+
+    @property
+    def words_hop_s(self) -> float:
+        """New sound before the words are read again, while somebody speaks; 0 without words."""
+        return self._transcriber.settings.hop_s if self._transcriber is not None else 0.0
+
+    @words_hop_s.setter
+    def words_hop_s(self, seconds: float) -> None:
+        if self._transcriber is not None and seconds != self.words_hop_s:
+            self._transcriber.settings = replace(self._transcriber.settings, hop_s=seconds)
 
     def hear(self, sound: Sound) -> Iterator[Report | Said]:
         """Go on with ``sound``; yields the voice report of a hop before its words, which take longer."""

@@ -111,22 +111,16 @@ class Session:
 
     def _perform(self, sinks: Sinks) -> Summary | None:
         from realtime.annotate import Annotation
-        from realtime.assemble import Models, open_inputs
+        from realtime.assemble import Job, Models, open_inputs
         from realtime.clock import SystemClock
         from realtime.pipeline import Pipeline
 
         config = self._config
         fetch_for(config)
         inputs = open_inputs(config, None if config.input.fast else SystemClock())
-        kind = Annotation if config.input.fast else Pipeline
-        self._runner = kind(
-            config,
-            sinks.publish,
-            run=new_run(),
-            inputs=inputs,
-            models=Models(config),
-            on_frame=self._preview.offer if self._preview is not None else None,
-        )
+        on_frame = self._preview.offer if self._preview is not None else None
+        job = Job(config, sinks.publish, new_run(), inputs, Models(config), on_frame)
+        self._runner = Annotation(job) if config.input.fast else Pipeline(job)
         if self._stop.asked():
             inputs.close()
             return None

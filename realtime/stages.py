@@ -20,19 +20,39 @@ class Looking(Protocol):
 
     engines: dict[str, EngineUse]
     """What runs, per branch."""
+    period_s: float
+    """Capture time between two frames that are looked at; 0: every frame."""
 
     def see(self, frame: Frame, wait_ms: float) -> Report | None:
         """Report on a frame that waited ``wait_ms`` since its capture; None when it is not its turn."""
 
 
+class Turns:
+    """Whose turn it is: a frame every ``period_s`` of capture time, however the frames come."""
+
+    def __init__(self) -> None:
+        self._last_ns: int | None = None
+
+    def due(self, end_ns: int, period_s: float) -> bool:
+        """Whether the frame captured at ``end_ns`` is to be looked at; a time that jumped back begins anew."""
+        if self._last_ns is not None and 0 <= end_ns - self._last_ns < period_s * 1e9:
+            return False
+        self._last_ns = end_ns
+        return True
+
+
 class FaceStage:
-    """Every frame it is given."""
+    """Every frame it is given, unless told to look less often."""
 
     def __init__(self, branch: FaceBranch) -> None:
         self.branch = branch
+        self.period_s = 0.0
         self.engines = {"face": use_of(branch.engine)}
+        self._turns = Turns()
 
-    def see(self, frame: Frame, wait_ms: float) -> Report:
+    def see(self, frame: Frame, wait_ms: float) -> Report | None:
+        if not self._turns.due(frame.end_ns, self.period_s):
+            return None
         began = time.perf_counter()
         cues = tuple(self.branch.process(frame.image, frame.start_ns, frame.end_ns))
         stages = {"wait": wait_ms}
@@ -45,14 +65,13 @@ class SceneStage:
 
     def __init__(self, branch: SceneBranch, period_s: float) -> None:
         self.branch = branch
+        self.period_s = period_s
         self.engines = {"scene": use_of(branch.engine)}
-        self._period_ns = round(period_s * 1e9)
-        self._due_ns: int | None = None
+        self._turns = Turns()
 
     def see(self, frame: Frame, wait_ms: float) -> Report | None:
-        if self._due_ns is not None and frame.end_ns < self._due_ns:
+        if not self._turns.due(frame.end_ns, self.period_s):
             return None
-        self._due_ns = frame.end_ns + self._period_ns
         cue = self.branch.process(frame.image, frame.start_ns, frame.end_ns)
         return _report("scene", (cue,), frame, {"wait": wait_ms, **cue.stage_ms})
 
