@@ -92,7 +92,7 @@ class Governor:
         self.level = 0
         self._at_ns: int | None = None
         self._bad_ns = self._good_ns = 0
-        """For how long it has been too much, or calm, without a break."""
+        """For how long it has been too much, less what was calm in between; and calm without a break."""
         self._patience_ns = BETTER_NS
         self._eased_ns: int | None = None
         """When something was last given back."""
@@ -114,7 +114,7 @@ class Governor:
             if self._bad_ns >= WORSE_NS and self.level < len(LEVELS) - 1:
                 self._reduce(trouble, now_ns)
             return self.effort
-        self._bad_ns = 0
+        self._bad_ns = max(0, self._bad_ns - step_ns)
         if load.cores > ROOM * load.available:
             self._good_ns = 0
             return self.effort
