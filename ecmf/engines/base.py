@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -44,6 +44,18 @@ class Engine(Protocol):
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once; keys are the manifest's port names. Raises EngineError when the backend fails."""
+        ...
+
+
+@runtime_checkable
+class Shareable(Engine, Protocol):
+    """An engine whose loaded model may serve others, too."""
+
+    concurrent: bool
+    """Whether its twins run at the same time; they wait for one another otherwise."""
+
+    def twin(self) -> Engine:
+        """The same model with buffers of its own, for another thread."""
         ...
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ecmf.bundle import Bundle, sha256_of
 from ecmf.engines.base import Backend, Engine, EngineSpec, Unsuitable
+from ecmf.engines.shared import share
 from ecmf.errors import EngineError, MissingExtra
 from ecmf.fetch import locked
 
@@ -63,9 +64,13 @@ def build_or_load(backend: Backend, bundle: Bundle, spec: EngineSpec) -> Engine:
     """The cached engine; built first where there is none, and again where it is broken.
 
     A cache folder that cannot be written is one warning; the engine is then built for this run alone. Processes
-    that want the same engine wait for the one that builds it. Raises EngineError.
+    that want the same engine wait for the one that builds it; within one they share it. Raises EngineError.
     """
     folder = cache_dir() / "engines" / key(bundle, backend, spec)
+    return share(str(folder), lambda: _build_or_load(folder, backend, bundle, spec))
+
+
+def _build_or_load(folder: Path, backend: Backend, bundle: Bundle, spec: EngineSpec) -> Engine:
     engine = _load(folder, backend, bundle, spec)
     if engine is not None:
         return engine
@@ -134,6 +139,8 @@ def _load(folder: Path, backend: Backend, bundle: Bundle, spec: EngineSpec) -> E
         record = Record(**json.loads((folder / "engine.json").read_text("utf-8")))
         if sha256_of(path) != record.engine_sha256:  # a backend may crash on a truncated file
             raise EngineError(f"the cached engine {path} is damaged")
+        if record.model_sha256 != bundle.sha256:
+            raise EngineError(f"the cached engine {path} is of another model, {record.bundle}")
         if record.identity != backend.identity():
             raise EngineError(
                 f"the cached engine {path} is of {record.identity}, here is {backend.identity()}"
@@ -196,7 +203,10 @@ def _prove(engine: Engine, bundle: Bundle, spec: EngineSpec) -> tuple[dict[str, 
         report = parity.check(engine, bundle, spec)
     except (NoGolden, Unsuitable, MissingExtra) as reason:
         log.warning(
-            "the %s engine of %s is not proven against the plain graph: %s", engine.backend, bundle.id, reason
+            "the %s engine of %s is not proven against the plain graph: %s",
+            engine.backend,
+            bundle.id,
+            str(reason),
         )
         return None, str(reason)
     if not report.passed:

@@ -36,12 +36,19 @@ def _options(spec: EngineSpec) -> Any:
 
 class OnnxRuntimeEngine:
     backend = "onnxruntime"
+    concurrent = True
     fallback: str | None = None
 
     def __init__(self, session: Any, precision: Precision) -> None:
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
         self.precision = precision
+        self._origin: OnnxRuntimeEngine | None = None
+
+    def twin(self) -> OnnxRuntimeEngine:
+        other = OnnxRuntimeEngine(self._session, self.precision)
+        other._origin = self._origin or self  # it lives as long as its twins
+        return other
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         try:

@@ -58,25 +58,39 @@ def _settle() -> None:
 
 class OpenVinoEngine:
     backend = "openvino"
-
+    concurrent = False
     fallback: str | None = None
 
     def __init__(self, compiled: Any, bundle: Bundle, precision: Precision) -> None:
         _settle()
+        self._openvino = need("openvino", "live")
+        self._compiled, self._bundle = compiled, bundle
         self._request = compiled.create_infer_request()
+        self._origin: OpenVinoEngine | None = None
         # A graph may carry several names per tensor; positions follow the manifest's order.
         self._inputs = [port.name for port in bundle.manifest.inputs]
         self._outputs = [port.name for port in bundle.manifest.outputs]
         self.precision = precision
 
+    def twin(self) -> OpenVinoEngine:
+        other = OpenVinoEngine(self._compiled, self._bundle, self.precision)
+        other._origin = self._origin or self  # it lives as long as its twins
+        return other
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         try:
-            results = self._request.infer([np.ascontiguousarray(inputs[name]) for name in self._inputs])
+            arrays = [np.ascontiguousarray(inputs[name]) for name in self._inputs]
+            for index, array in enumerate(arrays):
+                self._request.set_input_tensor(index, self._openvino.Tensor(array, shared_memory=True))
+            self._request.infer(share_outputs=True)  # here and in the line above, the default is to copy
+            return {
+                name: self._request.get_output_tensor(index).data.copy()
+                for index, name in enumerate(self._outputs)
+            }
         except KeyError as error:
             raise EngineError(f"openvino: input {error} is missing; expected {self._inputs}") from None
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise EngineError(f"openvino: {error}") from None
-        return {name: np.array(results[index]) for index, name in enumerate(self._outputs)}
 
 
 class OpenVinoBackend:
