@@ -1,10 +1,17 @@
 """Given a bundle and a cache in any state, the right engine runs; a broken cache is never trusted."""
 
+import gc
+import json
 import logging
+import os
+import threading
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle, Manifest, Port, write_bundle
 from ecmf.engines import cache
@@ -72,6 +79,51 @@ def test_a_damaged_engine_is_built_again(
     assert cache.sha256_of(path) == record.engine_sha256
 
 
+def rewrite(folder: Path, **changed: object) -> None:
+    record = json.loads((folder / "engine.json").read_text("utf-8"))
+    (folder / "engine.json").write_text(json.dumps(record | changed), "utf-8")
+
+
+@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize("keep", [0, 40, 0.5, 0.95])
+def test_an_engine_that_its_backend_refuses_is_built_again(
+    bundle: Bundle, backend: str, keep: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Given a truncated file whose record says that it is whole, so that the backend itself has to notice."""
+    open_engine(bundle, backend=backend)
+    ((folder, _),) = cache.records()
+    path = folder / "engine.bin"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: keep if isinstance(keep, int) else round(keep * len(whole))])
+    rewrite(folder, engine_sha256=cache.sha256_of(path))
+    with caplog.at_level(logging.WARNING):
+        engine = open_engine(bundle, backend=backend)
+    assert np.allclose(engine.run({"x": X})["y"], 2 * X + 1)
+    assert "built again" in caplog.text
+    assert len(path.read_bytes()) > 0.9 * len(whole)
+
+
+@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"identity": "onnxruntime 0.1 on another processor"}, "is of onnxruntime 0.1 on another processor"),
+        ({"model_sha256": "0" * 64, "bundle": "circle-1+00000000"}, "another model, circle-1"),
+        ({"surplus": 1}, "surplus"),
+    ],
+)
+def test_an_engine_of_elsewhere_in_this_ones_place_is_built_again(
+    bundle: Bundle, backend: str, changed: dict[str, object], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_engine(bundle, backend=backend)
+    ((folder, _),) = cache.records()
+    rewrite(folder, **changed)
+    with caplog.at_level(logging.WARNING):
+        engine = open_engine(bundle, backend=backend)
+    assert np.allclose(engine.run({"x": X})["y"], 2 * X + 1)
+    assert told in caplog.text and "built again" in caplog.text
+
+
 def test_another_version_or_device_gets_its_own_engine(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,10 +164,69 @@ def test_an_unknown_backend_names_the_known(bundle: Bundle) -> None:
         open_engine(bundle, backend="magic")
 
 
-def test_a_wrong_input_is_an_engine_error(bundle: Bundle) -> None:
-    for backend in HERE:
-        with pytest.raises(EngineError):
-            open_engine(bundle, backend=backend).run({"z": X})
+@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"z": X},
+        {"x": X.reshape(3, 2)},
+        {"x": X.astype(np.int64)},
+        {"x": np.zeros((2, 3, 1), np.float32)},
+        {"x": np.array([["a", "b", "c"]])},
+    ],
+    ids=["name", "shape", "type", "rank", "text"],
+)
+def test_an_engine_that_fails_in_the_middle_is_an_engine_error_and_goes_on(
+    bundle: Bundle, backend: str, inputs: dict[str, NDArray[Any]]
+) -> None:
+    engine = open_engine(bundle, backend=backend)
+    with pytest.raises(EngineError, match=backend):
+        engine.run(inputs)
+    assert np.allclose(engine.run({"x": X})["y"], 2 * X + 1)
+
+
+@pytest.mark.parametrize("backend", HERE)
+def test_an_answer_stays_when_the_next_one_is_computed(bundle: Bundle, backend: str) -> None:
+    engine = open_engine(bundle, backend=backend)
+    mine = X.copy()
+    first = engine.run({"x": mine})["y"]
+    mine[:] = 7
+    assert np.allclose(engine.run({"x": mine[:1]})["y"], 15)
+    assert np.allclose(first, 2 * X + 1)
+
+
+@pytest.mark.parametrize("backend", HERE)
+def test_many_callers_share_what_is_loaded_and_none_sees_anothers_answers(
+    bundle: Bundle, backend: str
+) -> None:
+    engines: list[Any] = [open_engine(bundle, backend=backend) for _ in range(9)]
+    held = {id(e._session if backend == "onnxruntime" else e._compiled) for e in engines}
+    assert len(held) <= (1 if backend == "onnxruntime" else len(os.sched_getaffinity(0)))
+    wrong: list[int] = []
+    together = threading.Barrier(len(engines))
+
+    def work(number: int) -> None:
+        mine = np.full((number + 1, 3), number, np.float32)
+        together.wait()
+        for _ in range(50):
+            if not np.array_equal(engines[number].run({"x": mine})["y"], 2 * mine + 1):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(engines))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_what_nobody_uses_any_more_is_not_kept(bundle: Bundle) -> None:
+    first = open_engine(bundle, backend="openvino")
+    second: Any = open_engine(bundle, backend="openvino")
+    gone = weakref.ref(first)
+    del first, second
+    gc.collect()
+    assert gone() is None
 
 
 def test_openvino_ties_no_model_to_a_core(bundle: Bundle) -> None:

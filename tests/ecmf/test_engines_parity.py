@@ -206,6 +206,14 @@ def test_a_batch_is_proven_at_its_own_size(named: Callable[[str], Bundle]) -> No
     assert {sample["face"].shape[0] for sample in samples} == {1, 4}
 
 
+def test_attention_with_fixed_shapes_passes_in_openvino(named: Callable[[str], Bundle], fresh: Path) -> None:
+    head = named("default")
+    shapes = {p.name: tuple(1 if isinstance(d, str) else d for d in p.shape) for p in head.manifest.inputs}
+    for _ in range(2):  # built, then loaded
+        report = parity.check(open_engine(head, backend="openvino", shapes=shapes), head)
+        assert report.passed, report.verdict
+
+
 @pytest.mark.slow
 def test_the_live_branches_find_what_was_built_ahead(
     named: Callable[[str], Bundle], weight: Callable[[str], Path], fresh: Path
