@@ -26,7 +26,7 @@ def share(name: str, load: Callable[[], Engine]) -> Engine:
     with _guard:
         lock = _locks[name]
     with lock:
-        alive = [engine for reference in _loaded[name] if (engine := reference()) is not None]
+        alive = [each for each in (reference() for reference in _loaded[name]) if each is not None]
         if alive and len(alive) >= (1 if alive[0].concurrent else len(os.sched_getaffinity(0))):
             return alive[next(_turns[name]) % len(alive)].twin()
         engine = load()
