@@ -165,6 +165,15 @@ class Wire:
     transcript: Annotated[
         bool, Option("publish what is said, too (otherwise no word leaves the process)")
     ] = False
+    metrics: Annotated[
+        int | None,
+        Option(
+            "serve metrics for Prometheus at http://127.0.0.1:PORT/metrics (default: off)",
+            metavar="PORT",
+            low=1,
+            high=65535,
+        ),
+    ] = None
     high_water_mark: Annotated[
         int, Option("messages kept for a slow subscriber", low=1, high=1_000_000, only_in_file=True)
     ] = 1000

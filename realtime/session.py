@@ -79,6 +79,10 @@ class Session:
                 config.wire.bind, high_water_mark=config.wire.high_water_mark, replay=config.wire.replay
             )
             opened.append(publisher)
+            if config.wire.metrics is not None:
+                from realtime.metrics import Metrics
+
+                opened.append(Metrics(config.wire.metrics))
             if config.output.csv is not None:
                 head = load_bundle(config.models.model or SHIPPED / "default", verify=False)
                 opened.append(CsvLog(config.output.csv, head.manifest.labels))
