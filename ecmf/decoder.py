@@ -99,7 +99,7 @@ class Decoder:
         self.multilingual = bool(self._model.is_multilingual)
         if not self.multilingual and language not in (None, "en"):
             raise UsageError(
-                f"Whisper {name} knows English alone, not {language!r}; choose base or another model"
+                f"Whisper {name} knows English alone, not {language!r}; take base or another model (--asr base)"
             )
         if self.multilingual and language is not None and self._id(f"<|{language}|>") is None:
             raise UsageError(

@@ -24,22 +24,11 @@ from numpy.typing import NDArray
 from ecmf.decoder import Decoder, Hypothesis
 from ecmf.errors import UsageError
 from ecmf.heard import Unit
-from ecmf.transcript import Partial, Settled, Skipped, TranscriptEvent, UtteranceEnd, Word
+from ecmf.transcript import Settled as Settled  # the name under which feature extraction knows it
+from ecmf.transcript import Skipped, TranscriptEvent
 from ecmf.unfinished import TranscriberSettings, Unfinished
 from ecmf.utterances import Detector, Segmenter, Utterance
 from ecmf.vad import BLOCK, SAMPLE_RATE, SpeechDetector
-
-__all__ = [
-    "Partial",
-    "Settled",
-    "Skipped",
-    "Transcriber",
-    "TranscriberSettings",
-    "TranscriptEvent",
-    "UtteranceEnd",
-    "Window",
-    "Word",
-]
 
 _GAP_NS = 50_000_000
 """A stamp further than this from where the audio before ended: samples were lost or the clock jumped."""

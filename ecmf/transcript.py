@@ -25,6 +25,8 @@ class Settled:
     words: tuple[Word, ...]
     start_ns: int
     end_ns: int
+    language: str = "en"
+    """Whisper's code of the language that it was heard in."""
 
 
 @dataclass(frozen=True)

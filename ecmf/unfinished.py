@@ -112,7 +112,7 @@ class Unfinished:
             self.first_ns = words[0].start_ns if self.first_ns is None else self.first_ns
             self.last_ns = words[-1].end_ns
         start = self.ns(self.begin + units[0].start_s * SAMPLE_RATE)
-        return [Settled(self.utterance.number, text, words, start, self.ns(self.settled))]
+        return [Settled(self.utterance.number, text, words, start, self.ns(self.settled), language)]
 
     def guess(self, units: tuple[Unit, ...]) -> list[Partial]:
         """What is not settled yet; nothing when that is what was said before."""
@@ -131,9 +131,10 @@ class Unfinished:
         if self.first_ns is None:
             return []
         number = self.utterance.number
-        tail = [Settled(number, self.held, (), self.last_ns, self.last_ns)] if self.held else []
+        language = self.language or "en"
+        tail = [Settled(number, self.held, (), self.last_ns, self.last_ns, language)] if self.held else []
         text = (self.text + self.held).strip()
-        return [*tail, UtteranceEnd(number, text, self.first_ns, self.last_ns, self.language or "en")]
+        return [*tail, UtteranceEnd(number, text, self.first_ns, self.last_ns, language)]
 
     def shorten(self, end: int, settings: TranscriberSettings) -> None:
         """Cut settled audio off windows that have become long; the last one ended at sample ``end``."""

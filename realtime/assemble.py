@@ -168,7 +168,8 @@ class Models:
         if not self.transcribes:
             return Hearing(encoder, voice, detector, None)
         name = encoder.name if chosen.asr == "auto" else chosen.asr
-        decoder = Decoder(name, offline=chosen.offline)
+        language = None if chosen.language == "auto" else chosen.language
+        decoder = Decoder(name, language=language, offline=chosen.offline)
         if decoder.sha256 == encoder.sha256:
             return Hearing(encoder, voice, detector, decoder)
         log.warning("words by %s and voice by %s need different encoders; two run", name, encoder.name)

@@ -103,6 +103,14 @@ class Models:
             metavar="NAME",
         ),
     ] = "auto"
+    language: Annotated[
+        str,
+        Option(
+            "language that is spoken: a Whisper code such as en, de or fr, or auto to find it while listening "
+            "(models called .en know English alone)",
+            metavar="CODE",
+        ),
+    ] = "auto"
     llm: Annotated[
         str,
         Option(

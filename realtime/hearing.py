@@ -17,16 +17,8 @@ from ecmf.cue import Cue
 from ecmf.decoder import Decoder
 from ecmf.enrich import Enrichment
 from ecmf.speech import SpeechEncoder, SpeechStates
-from ecmf.transcribe import (
-    Partial,
-    Settled,
-    Skipped,
-    Transcriber,
-    TranscriptEvent,
-    UtteranceEnd,
-    Window,
-    Word,
-)
+from ecmf.transcribe import Transcriber, Window
+from ecmf.transcript import Partial, Settled, Skipped, TranscriptEvent, UtteranceEnd, Word
 from ecmf.vad import BLOCK, SpeechDetector
 from realtime.estimator import Report
 from realtime.message import EngineUse
@@ -82,6 +74,8 @@ class Said:
     """What the language model reads in the whole utterance; None until it has."""
     enrichment: Enrichment | None = None
     """The same with its scores, for the text branch."""
+    language: str = "en"
+    """Whisper's code of the language that is spoken."""
 
 
 class RememberingDetector:
@@ -244,18 +238,23 @@ class Hearing:
                     start_ns = said.start_ns if said.text else event.start_ns
                     text, new = said.text + event.text, said.new + event.words
                     said = replace(
-                        said, text=text, partial="", new=new, start_ns=start_ns, end_ns=event.end_ns
+                        said,
+                        text=text,
+                        partial="",
+                        new=new,
+                        start_ns=start_ns,
+                        end_ns=event.end_ns,
+                        language=event.language,
                     )
                 case Partial():
                     said = replace(said, partial=event.text)
                 case UtteranceEnd():
                     said = replace(said, partial="", final=True)
             changed[number] = said
-        for number, said in changed.items():
-            if said.final:
-                self._said.pop(number, None)
-            else:
-                self._said[number] = said
+        self._said |= changed
+        # An utterance of which no word was settled has no end, but the next one to be heard of comes after it.
+        latest = max(changed, default=0)
+        self._said = {n: said for n, said in self._said.items() if n >= latest and not said.final}
         yield from changed.values()
 
     def _as_it_stood(self, number: int, start_ns: int, sound: Sound, stages: dict[str, float]) -> Said:

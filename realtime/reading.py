@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ from realtime.hearing import Said
 from realtime.message import EngineUse
 from realtime.stages import use_of
 
+log = logging.getLogger("ecmf.reading")
+
+READS = "en"
+"""The language that the text branch and the worked examples of the language model are in."""
 HISTORY = 4
 """Utterances that are kept as context."""
 DEADLINE_S = 0.8
@@ -27,6 +32,8 @@ class Reading:
         self._branch = branch
         self._history: deque[tuple[int, str]] = deque(maxlen=2 * HISTORY)
         """Number and words of the utterances that have ended."""
+        self._unread: set[str] = set()
+        """Languages that were heard and cannot be read."""
         self.engines = {"text": use_of(branch.engine)}
 
     def read(self, said: Said) -> Iterator[Report]:
@@ -35,6 +42,11 @@ class Reading:
         """
         text = said.text.strip()
         if not text or not (said.new or said.final):
+            return
+        if said.language != READS:
+            if said.language not in self._unread:
+                self._unread.add(said.language)
+                log.warning("words in %r are written down, but not read for emotion", said.language)
             return
         if said.enrichment is not None and not self._branch.gains_from_enrichment:
             return
@@ -65,7 +77,7 @@ class Enriching:
         Raises WeightError when the model fails.
         """
         text = said.text.strip()
-        if not text or not said.final:
+        if not text or not said.final or said.language != READS:
             return None
         began = time.perf_counter()
         found = self._enricher.enrich(

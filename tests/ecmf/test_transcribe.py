@@ -16,14 +16,8 @@ from ecmf.errors import UsageError
 from ecmf.heard import Unit
 from ecmf.heard import heard as really_heard
 from ecmf.speech import SpeechEncoder
-from ecmf.transcribe import (
-    Partial,
-    Settled,
-    Skipped,
-    Transcriber,
-    TranscriptEvent,
-    UtteranceEnd,
-)
+from ecmf.transcribe import Transcriber
+from ecmf.transcript import Partial, Settled, Skipped, TranscriptEvent, UtteranceEnd
 from ecmf.vad import SAMPLE_RATE
 
 Audio = NDArray[np.float32]

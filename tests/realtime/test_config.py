@@ -170,3 +170,8 @@ def test_any_text_is_a_sound_value_or_a_usage_error(entry: Entry, text: str) -> 
     assert isinstance(value, entry.kind) and value not in ("", False)
     if isinstance(value, float):
         assert entry.option.low <= value <= entry.option.high
+
+
+def test_the_language_is_found_unless_it_is_said() -> None:
+    assert load().models.language == "auto"
+    assert load(said={"language": "de"}).models.language == "de"
