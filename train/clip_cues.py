@@ -17,11 +17,12 @@ from ecmf.bundle import SHIPPED, load_bundle
 from ecmf.cue import Cue, Modality
 from ecmf.decoder import Decoder
 from ecmf.speech import SpeechEncoder
-from ecmf.transcribe import Settled, Transcriber, TranscriptEvent
+from ecmf.transcribe import Transcriber
+from ecmf.transcript import Settled, TranscriptEvent
 from ecmf.vad import BLOCK, SpeechDetector
 from train.clip_file import RATE, Media, open_clip
 
-VERSION = 1
+VERSION = 2
 """Raise it when the reading of clips changes, so that old features are not mistaken for new ones."""
 MOMENTS = 8
 """At most; one for every second of the clip."""
@@ -45,12 +46,13 @@ class ClipReader:
         self._offline = offline
         self._origin_ns = 0
 
-    def read(self, path: Path) -> list[Moment]:
+    def read(self, path: Path, content: bytes | str | None = None) -> list[Moment]:
         """Cues at the clip's moments, without those at which nothing was seen or heard.
 
-        The largest face is the clip's person. Raises DataError for a clip that cannot be decoded.
+        ``content``: the clip itself where ``path`` only names it. The largest face is the clip's person. Raises
+        DataError for a clip that cannot be decoded.
         """
-        media = open_clip(path)
+        media = open_clip(path, content)
         if media.text:
             cue = self._text.process(media.text)
             return [{"text": cue}] if cue.quality > 0 else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ RATE = 16000
 FRAMES_PER_S = 5.0
 """Of a video that are looked at: the face tracker still follows, and neighbours say much the same."""
 TEXT = frozenset({".txt", ".text"})
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+
+TINY, FACE = 100, 240
+"""Pixels: a picture whose shorter side has fewer is enlarged until it has that many."""
 
 
 @dataclass(frozen=True)
@@ -35,26 +40,44 @@ class Media:
         return max(last, len(self.audio) / RATE)
 
 
-def open_clip(path: Path) -> Media:
-    """Read ``path``. Raises DataError for what is damaged, empty or none of the four kinds."""
-    if path.suffix.lower() in TEXT:
-        return Media((), np.zeros(0, np.float32), _text(path))
+def open_clip(path: Path, content: bytes | str | None = None) -> Media:
+    """Read ``path``, or ``content`` under that name: an encoded file, or the text itself.
+
+    Raises DataError for what is damaged, empty or none of the four kinds.
+    """
+    if isinstance(content, str) or path.suffix.lower() in TEXT:
+        return Media((), np.zeros(0, np.float32), _text(path, content))
     cv2 = need("cv2", "live")
-    if cv2.haveImageReader(str(path)):
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if path.suffix.lower() in PICTURES if content is not None else cv2.haveImageReader(str(path)):
+        encoded = np.fromfile(path, np.uint8) if content is None else np.frombuffer(content, np.uint8)
+        picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
         if picture is None:
             raise DataError(f"{path.name} cannot be read: it is a damaged picture")
-        return Media(((0.0, picture),), np.zeros(0, np.float32), "")
-    frames = tuple(_frames(path))
-    audio = _audio(path)
+        return Media(((0.0, _roomy(picture)),), np.zeros(0, np.float32), "")
+    frames = tuple(_frames(path, content))
+    audio = _audio(path, content)
     if not frames and not len(audio):
         raise DataError(f"{path.name} cannot be read: it has neither pictures nor sound that can be decoded")
     return Media(frames, audio, "")
 
 
-def _text(path: Path) -> str:
+def _roomy(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A tiny picture is a cut-out face (FER2013): enlarged, with the border that the face finder needs."""
+    side = min(picture.shape[:2])
+    if side >= TINY:
+        return picture
+    cv2 = need("cv2", "live")
+    scale = -(-FACE // side)
+    large = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    room = side * scale // 2
+    framed: NDArray[np.uint8] = cv2.copyMakeBorder(large, room, room, room, room, cv2.BORDER_CONSTANT)
+    return framed
+
+
+def _text(path: Path, content: bytes | str | None) -> str:
     try:
-        text = " ".join(path.read_text("utf-8").split())
+        found = path.read_bytes() if content is None else content
+        text = " ".join((found if isinstance(found, str) else found.decode("utf-8-sig")).split())
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     if not text:
@@ -62,11 +85,11 @@ def _text(path: Path) -> str:
     return text
 
 
-def _frames(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+def _frames(path: Path, content: bytes | None) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     av = need("av", "live")
     due = 0.0
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path) if content is None else io.BytesIO(content)) as container:
             if not container.streams.video:
                 return
             track = container.streams.video[0]
@@ -82,11 +105,11 @@ def _frames(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
         raise DataError(f"{path.name} cannot be decoded: {_reason(error)}") from None
 
 
-def _audio(path: Path) -> NDArray[np.float32]:
+def _audio(path: Path, content: bytes | None) -> NDArray[np.float32]:
     av = need("av", "live")
     resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path) if content is None else io.BytesIO(content)) as container:
             if not container.streams.audio:
                 return np.zeros(0, np.float32)
             parts = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]

@@ -117,11 +117,6 @@ def fit(
         raise UsageError(
             "say what to train: --recipe NAME, --data DIR or --features DIR; --help explains them"
         )
-    if not (data / folder.TABLE).is_file():
-        raise UsageError(
-            f"{data} holds no {folder.TABLE}; add one (path,label,speaker,split), or name what to train from the "
-            f"corpora there with --recipe {'|'.join(RECIPE)}"
-        )
     from train import fit_folder
 
     return fit_folder.main(

@@ -21,7 +21,7 @@ from ecmf.cue import Cue
 from ecmf.errors import DataError
 from ecmf.head import FusionHead
 from ecmf.labels import EKMAN, opinion, opinions
-from train import evaluate, fit, fit_folder
+from train import clip_store, evaluate, fit, fit_folder
 from train.datasets import folder
 from train.evaluate_voice import VoiceData
 
@@ -190,13 +190,12 @@ def test_an_unreadable_clip_names_file_and_row(
 
 def test_features_that_are_not_finite_name_file_and_row(texts: Path, tmp_path: Path) -> None:
     listed = folder.read(texts)
-    fit_folder.extract(listed, tmp_path / "cache")
-    for file in (tmp_path / "cache" / "clips").glob("*.npz"):
-        moments = fit_folder.load(file)
-        moments[0]["text"].embedding[3] = np.inf
-        fit_folder.store(file, moments)
+    clips = clip_store.extract(listed, tmp_path / "cache")
+    moments = clips[0]
+    moments[0]["text"].embedding[3] = np.inf
+    clip_store.store(clips.files[0], moments)
     with pytest.raises(DataError, match=r"row 2 \(bored0\.txt\): text features are not finite"):
-        fit_folder.extract(listed, tmp_path / "cache")
+        clip_store.assemble(listed, clips, cache=tmp_path / "cache")
 
 
 def test_a_label_whose_clips_hold_nothing_is_named(texts: Path, tmp_path: Path) -> None:
@@ -206,7 +205,7 @@ def test_a_label_whose_clips_hold_nothing_is_named(texts: Path, tmp_path: Path) 
     with pytest.raises(
         DataError, match=r"row 2 .*no clip labelled 'bored' in train a face, a voice or words"
     ):
-        fit_folder.assemble(listed, fit_folder.extract(listed, tmp_path / "cache"))
+        clip_store.assemble(listed, clip_store.extract(listed, tmp_path / "cache"))
 
 
 def test_forgetting_leaves_a_cue_to_go_by() -> None:
@@ -215,7 +214,7 @@ def test_forgetting_leaves_a_cue_to_go_by() -> None:
     quality[:, 3] = np.where(quality[:, [0, 2]].any(axis=1), quality[:, 3], 1)
     cues = {m: rng.random((500, 2)).astype(np.float32) for m in ("face", "scene", "voice", "text")}
     batch = fit_folder.Batch(cues, np.zeros((500, 4, 3), np.float32), quality, np.zeros(500, np.int64))  # type: ignore[arg-type]
-    left = fit_folder.forget(batch, 0.9, rng)
+    left = fit_folder.hidden(batch, fit_folder.keeps(batch.quality, 0.9, rng))
     assert (left.quality[:, [0, 2, 3]] > 0).any(axis=1).all()
     assert (left.quality <= quality).all() and left.quality.sum() < 0.7 * quality.sum()
     assert not left.cues["face"][left.quality[:, 0] == 0].any()

@@ -34,6 +34,11 @@ def read_emodb(path: Path) -> list[Clip]:
     return sorted(clips, key=lambda clip: (clip.speaker, clip.name))
 
 
+def is_name(stem: str) -> bool:
+    """Whether a file may be of EMO-DB by its name."""
+    return _NAME.fullmatch(stem) is not None
+
+
 def _from_name(name: str, sound: bytes | Path) -> Clip | None:
     match = _NAME.fullmatch(name)
     if match is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ecmf.errors import DataError, need
 from ecmf.labels import EKMAN, to_ekman
+from train.datasets.ferplus import SIZE, USAGE
 
 EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 """In the order of fer2013.csv's numbers."""
@@ -33,6 +35,31 @@ def read_labels(path: Path) -> NDArray[np.int64]:
     except (KeyError, ValueError, OSError) as error:
         raise DataError(f"{path} has no column fer2013_label ({error})") from None
     return np.array([EKMAN.index(to_ekman(n, where=f"{path}, row {row}")) for row, n in enumerate(column)])
+
+
+def read_pictures(path: Path) -> Iterator[tuple[int, str, str, NDArray[np.uint8]]]:
+    """Row, label, split and picture uint8[48, 48] of each line of the official fer2013.csv, with its own labels.
+
+    Left out: pictures whose very pixels an earlier line has in another split. Raises DataError naming file and row.
+    """
+    seen: dict[bytes, str] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row, line in enumerate(csv.DictReader(file), start=2):
+            where = f"{path}, row {row}"
+            try:
+                label = EMOTIONS[int(line["emotion"])]
+                split = USAGE[line["Usage"]]
+            except (KeyError, ValueError, IndexError):
+                raise DataError(
+                    f"{where}: emotion {line.get('emotion')!r}, Usage {line.get('Usage')!r}; expected 0 to 6 and one "
+                    f"of {', '.join(USAGE)}"
+                ) from None
+            try:
+                picture = np.array(line["pixels"].split(), np.uint8).reshape(SIZE, SIZE)
+            except (KeyError, ValueError, OverflowError, AttributeError):
+                raise DataError(f"{where}: pixels are not {SIZE * SIZE} numbers from 0 to 255") from None
+            if seen.setdefault(picture.tobytes(), split) == split:
+                yield row, label, split, picture
 
 
 def _official(path: Path) -> NDArray[np.int64]:

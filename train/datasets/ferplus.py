@@ -18,7 +18,7 @@ from ecmf.labels import FERPLUS
 SIZE = 48
 VOTES = (*FERPLUS, "unknown", "NF")
 """Columns of the votes: the eight emotions, "I cannot tell" and "not a face"."""
-_USAGE = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
+USAGE = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _read_official(pixels_csv: Path, votes_csv: Path) -> FerPlus:
         try:
             picture = np.array(pixels["pixels"].split(), np.uint8).reshape(SIZE, SIZE)
             count = [float(labels[v]) for v in VOTES]
-            split = _USAGE[labels["Usage"]]
+            split = USAGE[labels["Usage"]]
         except (KeyError, ValueError) as error:
             raise DataError(f"{pixels_csv.name} or {votes_csv.name}, line {row}: {error!r}") from None
         names.append(name)

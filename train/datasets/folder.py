@@ -6,7 +6,7 @@ import csv
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ecmf.errors import DataError, UsageError
@@ -33,19 +33,28 @@ class Item:
     split: str
     """One of SPLITS."""
     row: int
-    """Line in labels.csv, the header being 1."""
+    """Line in the table, the header being 1; 0 where a folder of files is the list."""
+    content: bytes | str | None = field(default=None, repr=False)
+    """The clip itself, an encoded file or a line of text, where it lies within a table; ``path`` then only names it."""
 
 
 @dataclass(frozen=True)
 class Folder:
     table: Path
+    """The file or folder that lists the clips, for errors."""
     items: tuple[Item, ...]
     labels: tuple[str, ...]
     """neutral first where there is one, the others by name."""
 
     def where(self, item: Item) -> str:
         """How an error names an item."""
-        return f"{self.table}, row {item.row} ({item.path.name})"
+        row = f", row {item.row}" if item.row else ""
+        return f"{self.table}{row} ({item.path.name})"
+
+    @property
+    def unlabelled(self) -> tuple[Item, ...]:
+        """Clips without a label: ``train.pseudo`` finds some for them."""
+        return tuple(item for item in self.items if not item.label)
 
 
 def label_set(text: str) -> tuple[str, ...]:
@@ -56,13 +65,15 @@ def label_set(text: str) -> tuple[str, ...]:
     return names
 
 
-def read(root: Path, labels: Sequence[str] | None = None, *, training: bool = True) -> Folder:
+def read(
+    root: Path, labels: Sequence[str] | None = None, *, training: bool = True, unlabelled: bool = False
+) -> Folder:
     """Read ``root/labels.csv``.
 
     Columns: path (relative to the folder), label; speaker (default: each clip its own) and split (train, valid, test;
     default: 70, 15 and 15 % of the speakers by a hash of their names). Raises DataError naming file and row: a missing
     file or value, an unknown split, a label that is not among ``labels``, a clip twice, a speaker in two splits; or,
-    for ``training``, a label without a clip in train.
+    for ``training``, a label without a clip in train. ``unlabelled``: a clip in train may be without a label.
     """
     table = root / TABLE
     try:
@@ -80,43 +91,69 @@ def read(root: Path, labels: Sequence[str] | None = None, *, training: bool = Tr
     for column in ("path", "label"):
         if column not in columns:
             raise DataError(f"{table}, row 1: no column {column!r}, only {', '.join(columns) or 'nothing'}")
-    items = [_item(root, f"{table}, row {number}", row, number, labels) for number, row in rows]
+    items = [_item(root, f"{table}, row {number}", row, number, labels, unlabelled) for number, row in rows]
+    _check_paths(table, items)
+    return listing(table, items, labels, training=training)
+
+
+def listing(
+    table: Path, items: Sequence[Item], labels: Sequence[str] | None = None, *, training: bool = True
+) -> Folder:
+    """Items of any layout as a Folder. Raises DataError as ``read`` does."""
     if not items:
         raise DataError(f"{table} lists no clips")
-    _check_paths(table, items)
+    for item in items:
+        if labels is not None and item.label and item.label not in labels:
+            raise DataError(
+                f"{Folder(table, (), ()).where(item)}: unknown label {item.label!r}; "
+                f"--labels has {', '.join(labels)}"
+            )
     _check_speakers(table, items)
     found = Counter(item.label for item in items if item.split == "train")
-    names = tuple(labels) if labels else _order({item.label for item in items})
+    names = tuple(labels) if labels else _order({item.label for item in items} - {""})
     for name in names:
         if training and not found[name]:
             raise DataError(
                 f"{table}: no clip in train is labelled {name!r}; add some, or leave that label out"
             )
     if len(names) < 2:
-        raise DataError(f"{table}: every clip is labelled {names[0]!r}; there is nothing to tell apart")
+        raise DataError(
+            f"{table}: {f'every clip is labelled {names[0]!r}' if names else 'no clip has a label'}; there is "
+            "nothing to tell apart"
+        )
     return Folder(table, tuple(items), names)
 
 
 def _item(
-    root: Path, where: str, row: dict[str, str | None], number: int, labels: Sequence[str] | None
+    root: Path,
+    where: str,
+    row: dict[str, str | None],
+    number: int,
+    labels: Sequence[str] | None,
+    unlabelled: bool,
 ) -> Item:
     def value(column: str) -> str:
         return (row.get(column) or "").strip()
 
-    for column in ("path", "label"):
+    for column in ("path",) if unlabelled else ("path", "label"):
         if not value(column):
-            raise DataError(f"{where}: no {column}")
+            raise DataError(
+                f"{where}: no {column}{'; python -m train.pseudo finds some' if column == 'label' else ''}"
+            )
     path = root / value("path")
     if not path.is_file():
         raise DataError(f"{where}: {path} is missing")
     label = value("label")
-    if labels is not None and label not in labels:
+    if label and labels is not None and label not in labels:
         raise DataError(f"{where}: unknown label {label!r}; --labels has {', '.join(labels)}")
     speaker = value("speaker") or value("path")
     split = value("split").lower()
     if split and split not in _SPLIT_NAMES:
         raise DataError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
-    return Item(path, label, speaker, _SPLIT_NAMES[split] if split else _drawn(speaker), number)
+    found = _SPLIT_NAMES[split] if split else _drawn(speaker)
+    if not label and found != "train":
+        raise DataError(f"{where}: no label, in {found}; only clips to train on may be without one")
+    return Item(path, label, speaker, found, number)
 
 
 def _drawn(speaker: str) -> str:

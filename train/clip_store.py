@@ -1,0 +1,293 @@
+"""Cues of clips on disk: one small file a clip, by the clip's content, so that nothing is extracted twice; and all
+moments of a data set side by side in memory-mapped arrays, so that memory does not grow with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmf.cue import MODALITIES, Cue, Modality
+from ecmf.errors import DataError
+from ecmf.head import FLOOR
+from ecmf.labels import EKMAN, opinion, opinions
+from train import clip_cues, distributed
+from train.datasets.folder import Folder, Item
+from train.pairing import TRUST, Batch
+from train.progress import tracked
+
+VERSION = 2
+"""Raise it when the files change."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Moments of clips, as the head reads them."""
+
+    batch: Batch
+    clip: NDArray[np.int64]
+    """int64[n]: number of the clip each moment is of."""
+    split: NDArray[np.str_]
+    modalities: frozenset[Modality]
+    """Those that at least one moment to train on has."""
+    key: str = ""
+    """Of the arrays' content; empty: not known."""
+
+    def rows(self, chosen: NDArray[np.bool_] | NDArray[np.integer]) -> Batch:
+        return take(self.batch, chosen)
+
+
+def take(batch: Batch, rows: NDArray[Any]) -> Batch:
+    """Some rows of a batch, read into memory."""
+    cues = {m: np.asarray(cue[rows]) for m, cue in batch.cues.items()}
+    return Batch(cues, np.asarray(batch.log_probs[rows]), batch.quality[rows], batch.target[rows])
+
+
+class Extracted(Sequence[list[clip_cues.Moment]]):
+    """Moments of every clip of a listing, each read from its file when it is asked for."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = tuple(files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, number: int) -> list[clip_cues.Moment]: ...
+    @overload
+    def __getitem__(self, number: slice) -> Extracted: ...
+    def __getitem__(self, number: int | slice) -> list[clip_cues.Moment] | Extracted:
+        if isinstance(number, slice):
+            return Extracted(self.files[number])
+        return load(self.files[number])
+
+
+def digests(listed: Folder, cache: Path) -> list[str]:
+    """Hex digest of each clip's content and of the branches; files unchanged since the last time are not read again."""
+    identity = repr((VERSION, clip_cues.identity())).encode()
+    table = hashlib.sha256(str(listed.table.resolve()).encode()).hexdigest()[:16]
+    memory = cache / "clips" / f"known-{table}.json"
+    known: dict[str, list[Any]] = json.loads(memory.read_text("utf-8")) if memory.is_file() else {}
+    found, now = [], {}
+    for item in listed.items:
+        if item.content is None:
+            stat = item.path.stat()
+            mark = [stat.st_size, stat.st_mtime_ns]
+            before = known.get(str(item.path), [None, None, ""])
+            with item.path.open("rb") as file:
+                content = before[2] if before[:2] == mark else hashlib.file_digest(file, "sha256").hexdigest()
+            now[str(item.path)] = [*mark, content]
+        else:
+            data = item.content.encode() if isinstance(item.content, str) else item.content
+            content = hashlib.sha256(data).hexdigest()
+        found.append(
+            hashlib.sha256(identity + item.path.suffix.lower().encode() + content.encode()).hexdigest()[:24]
+        )
+    if now != known and not distributed.rank():
+        write_whole(memory, json.dumps(now).encode())
+    return found
+
+
+def place(cache: Path, digest: str) -> Path:
+    """The file of a clip's cues."""
+    return cache / "clips" / f"{digest}.npz"
+
+
+def extract(listed: Folder, cache: Path, numbers: Sequence[int] | None = None) -> Extracted:
+    """Cues of every clip, or of those ``numbers``, from the cache where its content and the branches are the same.
+
+    Under torchrun every process extracts its share. Raises DataError naming file and row: a clip that cannot be
+    decoded, features that are not finite.
+    """
+    chosen = range(len(listed.items)) if numbers is None else numbers
+    files = [place(cache, digest) for digest in digests(listed, cache)]
+    with distributed.together():
+        missing = [number for number in chosen if not files[number].is_file()]
+        reader = clip_cues.ClipReader()
+        for number in tracked(distributed.every(missing), "clips"):
+            item = listed.items[number]
+            try:
+                moments = reader.read(item.path, item.content)
+            except DataError as error:
+                raise DataError(f"{listed.where(item)}: unreadable clip: {error}") from None
+            _check(listed, item, moments)
+            store(files[number], moments)
+    return Extracted([files[number] for number in chosen])
+
+
+def _check(listed: Folder, item: Item, moments: Sequence[clip_cues.Moment]) -> None:
+    for moment in moments:
+        for modality, cue in moment.items():
+            opinion_ok = cue.probs is None or np.isfinite(cue.probs).all()
+            if not (np.isfinite(cue.embedding).all() and opinion_ok):
+                raise DataError(f"{listed.where(item)}: {modality} features are not finite (NaN or infinite)")
+
+
+def store(file: Path, moments: Sequence[clip_cues.Moment]) -> None:
+    """Write a clip's cues whole or not at all: per modality the moments that have it, side by side."""
+    arrays: dict[str, NDArray[Any]] = {"count": np.array(len(moments))}
+    for modality in MODALITIES:
+        at = [number for number, moment in enumerate(moments) if modality in moment]
+        if not at:
+            continue
+        cues = [moments[number][modality] for number in at]
+        arrays[f"{modality}.at"] = np.array(at)
+        arrays[f"{modality}.embedding"] = np.stack([cue.embedding for cue in cues])
+        arrays[f"{modality}.quality"] = np.array([cue.quality for cue in cues])
+        if all(cue.probs is not None for cue in cues):
+            arrays[f"{modality}.probs"] = np.stack([cue.probs for cue in cues if cue.probs is not None])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{os.getpid()}.{file.name}")
+    with temporary.open("wb") as target:
+        np.savez(target, **arrays)  # type: ignore[arg-type]
+    temporary.replace(file)
+
+
+def load(file: Path) -> list[clip_cues.Moment]:
+    """What ``store`` wrote, without capture times and boxes, which training does not need.
+
+    Raises DataError for a file that is damaged.
+    """
+    try:
+        with np.load(file) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+            moments: list[dict[Modality, Cue]] = [{} for _ in range(int(arrays["count"]))]
+    except (ValueError, KeyError, OSError, EOFError) as error:
+        raise DataError(f"{file} holds no cues ({error}); delete it, and it is made anew") from None
+    for modality in MODALITIES:
+        for row, number in enumerate(arrays.get(f"{modality}.at", ())):
+            probs = arrays.get(f"{modality}.probs")
+            moments[int(number)][modality] = Cue(
+                modality,
+                None,
+                arrays[f"{modality}.embedding"][row],
+                None if probs is None else probs[row],
+                0,
+                0,
+                float(arrays[f"{modality}.quality"][row]),
+            )
+    return list(moments)
+
+
+def assemble(
+    listed: Folder,
+    clips: Sequence[Sequence[clip_cues.Moment]],
+    *,
+    training: bool = True,
+    cache: Path | None = None,
+) -> Samples:
+    """Put the moments that can give an estimate side by side: those with a face, a voice or words.
+
+    With ``cache`` the arrays are files there, made once and memory-mapped. Raises DataError when there is no such
+    moment, for features that are not finite, and for ``training`` when all clips to train on of some label lack one.
+    """
+    if cache is not None and isinstance(clips, Extracted):
+        names = [file.name for file in clips.files]
+        key = hashlib.sha256(repr((VERSION, names, listed.labels)).encode()).hexdigest()[:24]
+        folder = cache / "moments" / key
+        with distributed.together(), locked(cache / "moments"):
+            if not (folder / "clip.npy").is_file():
+                _pack(listed, clips, folder)
+        arrays = {f.stem: np.load(f, mmap_mode="r") for f in folder.glob("[!.]*.npy")}
+    else:
+        key, arrays = "", _side_by_side(listed, clips, lambda name, shape, kind: np.zeros(shape, kind))
+    clip = np.array(arrays["clip"])
+    _check_labels(listed, clip, training=training)
+    target = np.array(
+        [listed.labels.index(listed.items[n].label) if listed.items[n].label else -1 for n in clip], np.int64
+    )
+    split = np.array([listed.items[n].split for n in clip])
+    quality = np.array(arrays["quality"])
+    trained = quality[split == "train"] if training else quality
+    modalities = frozenset(m for index, m in enumerate(MODALITIES) if trained[:, index].any())
+    batch = Batch({m: arrays[m] for m in MODALITIES}, arrays["log_probs"], quality, target)
+    return Samples(batch, clip, split, modalities, key)
+
+
+def _pack(listed: Folder, clips: Sequence[Sequence[clip_cues.Moment]], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def make(name: str, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
+        made: NDArray[Any] = np.lib.format.open_memmap(
+            folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape
+        )
+        return made
+
+    arrays = _side_by_side(listed, clips, make)
+    for array in arrays.values():
+        if isinstance(array, np.memmap):
+            array.flush()
+    write = folder / ".clip.npy"
+    np.save(write, arrays["clip"])
+    write.replace(folder / "clip.npy")  # last: it says that the others are whole
+
+
+def _side_by_side(listed: Folder, clips: Sequence[Sequence[clip_cues.Moment]], make: Any) -> dict[str, Any]:
+    size: dict[str, int] = {}
+    clip: list[int] = []
+    for number, moments in enumerate(tracked(clips, "moments")):
+        usable = [moment for moment in moments if moment.keys() & set(TRUST)]
+        _check(listed, listed.items[number], usable)
+        clip += [number] * len(usable)
+        for moment in usable:
+            for modality, cue in moment.items():
+                size.setdefault(modality, len(cue.embedding))
+    count = len(clip)
+    if not count:
+        raise DataError(f"{listed.table}: in no clip a face, a voice or words were found")
+    arrays: dict[str, Any] = {m: make(m, (count, size.get(m, 1)), np.float32) for m in MODALITIES}
+    arrays["log_probs"] = make("log_probs", (count, len(MODALITIES), len(listed.labels)), np.float32)
+    arrays["quality"] = make("quality", (count, len(MODALITIES)), np.float32)
+    matrix = np.eye(len(EKMAN), dtype=np.float32) if listed.labels == EKMAN else opinions(listed.labels)
+    row = 0
+    for number in dict.fromkeys(clip):
+        for moment in clips[number]:
+            if not moment.keys() & set(TRUST):
+                continue
+            for modality, cue in moment.items():
+                index = MODALITIES.index(modality)
+                arrays[modality][row] = cue.embedding
+                arrays["quality"][row, index] = cue.quality
+                said = None if cue.probs is None else opinion(cue.probs, matrix, FLOOR)
+                if said is not None:
+                    arrays["log_probs"][row, index] = said
+            row += 1
+    arrays["clip"] = np.array(clip, np.int64)
+    return arrays
+
+
+def _check_labels(listed: Folder, clip: NDArray[np.int64], *, training: bool) -> None:
+    usable = {int(number) for number in np.unique(clip) if listed.items[number].split == "train"}
+    for label in listed.labels if training else ():
+        if not any(listed.items[number].label == label for number in usable):
+            example = next(i for i in listed.items if i.label == label and i.split == "train")
+            raise DataError(
+                f"{listed.where(example)}: in no clip labelled {label!r} in train a face, a voice or words were found"
+            )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time writes here; the lock goes with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
