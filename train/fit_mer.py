@@ -15,14 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ecmf.bundle import Bundle, Manifest, Port
+from ecmf.bundle import Bundle, Manifest, Port, load_bundle
 from ecmf.cue import MODALITIES
 from ecmf.errors import DataError, UsageError
 from ecmf.fusion import HeadOptions
+from train import distributed
+from train.clip_store import write_whole
 from train.datasets import mer2025
+from train.descent import descend
 from train.evaluate_head import scores
-from train.features import tracked
-from train.fit_head import FitOptions, descend, write_graph
+from train.fit_head import FitOptions, write_graph
+from train.mer_features import Feature, load, rows_of
 from train.mer_head import AttentionBaseline, FeatureHead, Vote
 from train.options import filled, read_toml
 
@@ -32,49 +35,6 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "ecmf": FeatureHead,
     "attention-baseline": AttentionBaseline,
 }
-_TELLTALE = {
-    "voice": (
-        "hubert",
-        "wav2vec",
-        "wavlm",
-        "whisper",
-        "data2vec-audio",
-        "emotion2vec",
-        "vggish",
-        "egemaps",
-        "is09",
-    ),
-    "text": (
-        "bert",
-        "llama",
-        "gpt",
-        "baichuan",
-        "bloom",
-        "qwen",
-        "glm",
-        "xlnet",
-        "sentence",
-        "falcon",
-        "moss",
-        "lert",
-    ),
-    "face": (
-        "face",
-        "senet",
-        "manet",
-        "emonet",
-        "msceleb",
-        "fer",
-        "clip",
-        "dino",
-        "eva",
-        "videomae",
-        "resnet",
-        "vit",
-    ),
-}
-"""Parts of feature names that tell the modality, looked for in this order (hubert before bert). MER2025's visual
-features are made from cropped faces; a feature of the whole frame is named in the recipe."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +51,6 @@ class Recipe:
     fit: FitOptions = field(default_factory=FitOptions)
 
 
-@dataclass(frozen=True)
-class Feature:
-    """One feature of all clips, memory-mapped."""
-
-    name: str
-    kind: int
-    """Modality: number in MODALITIES."""
-    values: NDArray[np.float32]
-    """float32[n, d]; zeros where absent."""
-    present: NDArray[np.bool_]
-
-
 def main(
     root: Path, out: Path, *, cache: Path, config: Path | None = None, labels: Sequence[str] | None = None
 ) -> Bundle:
@@ -113,26 +61,23 @@ def main(
     recipe = read_recipe(config or RECIPE)
     corpus = mer2025.read(root, labels)
     names = [*corpus.names, *corpus.candidates]
-    features = [
-        pack(name, folder, kind_of(name, recipe), names, cache / "mer2025")
-        for name, folder in corpus.features.items()
-        if recipe.features.get(name, "?") != ""
-    ]
-    if not features:
-        raise UsageError("the recipe leaves every feature out; keep at least one")
+    features = load(corpus, names, recipe.features, cache)
     target = np.array([corpus.labels.index(emotion) for emotion in corpus.emotions])
     blind = ~np.any([feature.present[: len(target)] for feature in features], axis=0)
     if blind.any():
         raise DataError(
             f"{root / mer2025.FEATURES}: no feature has clip {corpus.names[int(np.argmax(blind))]}"
         )
-    members, table = fit_folds(features, target, corpus.labels, recipe, out)
+    members, table = fit_folds(features, target, corpus.labels, recipe, out, ~np.array(corpus.pseudo))
+    if distributed.rank():
+        distributed.agree()
+        return load_bundle(out / "model")
     vote = Vote(members).eval()
     metrics = {
         "folds": table,
         "protocol": f"{recipe.folds} random folds, no choice of epochs on the tested fold",
     }
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", "utf-8")
+    write_whole(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
     bundle = _export(vote, features, corpus, recipe, metrics, out / "model")
     log.info("weighted F1 over %d folds: %s", recipe.folds, table["pooled"]["weighted_f1"])
     if corpus.candidates:
@@ -142,6 +87,7 @@ def main(
             out / "submission.csv", corpus.candidates, [corpus.labels[guess] for guess in guesses]
         )
         log.info("wrote %s: %d clips", out / "submission.csv", len(rows))
+    distributed.agree()
     return bundle
 
 
@@ -163,79 +109,24 @@ def read_recipe(path: Path) -> Recipe:
     return recipe
 
 
-def kind_of(name: str, recipe: Recipe) -> int:
-    """Number of the modality of a feature. Raises UsageError where neither the recipe nor the name tells."""
-    if name in recipe.features:
-        return [*MODALITIES].index(recipe.features[name])  # type: ignore[arg-type]
-    for modality, parts in _TELLTALE.items():
-        if any(part in name.lower() for part in parts):
-            return [*MODALITIES].index(modality)  # type: ignore[arg-type]
-    raise UsageError(f'which modality is feature {name}? Say it in the recipe: [features] "{name}" = "face"')
-
-
-def pack(name: str, folder: Path, kind: int, names: Sequence[str], cache: Path) -> Feature:
-    """One file of all clips' vectors, made once and then memory-mapped.
-
-    A clip without a file is absent. Raises DataError for vectors that are not finite or of another size than the rest.
-    """
-    stat = folder.stat()
-    key = hashlib.sha256(repr((str(folder.resolve()), stat.st_mtime_ns, list(names))).encode()).hexdigest()[
-        :16
-    ]
-    path = cache / f"{name}-{key}.npy"
-    if not path.is_file():
-        present = np.zeros(len(names), bool)
-        packed: np.memmap[Any, Any] | None = None
-        cache.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}")
-        for row, clip in enumerate(tracked(names, name)):
-            file = folder / f"{clip}.npy"
-            try:
-                vector = np.load(file)
-            except FileNotFoundError:
-                continue
-            except (ValueError, EOFError, OSError) as error:
-                raise DataError(f"{file} cannot be read: {error}") from None
-            vector = np.asarray(vector, np.float32)
-            vector = vector.reshape(-1, vector.shape[-1]).mean(axis=0) if vector.ndim else vector.reshape(1)
-            if not np.isfinite(vector).all():
-                raise DataError(f"{file} (clip {clip}) is not finite: NaN or infinite features")
-            if packed is None:
-                packed = np.lib.format.open_memmap(
-                    temporary, mode="w+", dtype=np.float32, shape=(len(names), len(vector))
-                )
-            if len(vector) != packed.shape[1]:
-                raise DataError(
-                    f"{file} has {len(vector)} numbers, the files before it have {packed.shape[1]}"
-                )
-            packed[row], present[row] = vector, True
-        if packed is None:
-            raise DataError(f"{folder} holds no <clip>.npy of the listed clips")
-        packed.flush()
-        np.save(path.with_suffix(".present.npy"), present)
-        temporary.replace(path)
-    values = np.load(path, mmap_mode="r")
-    return Feature(name, kind, values, np.load(path.with_suffix(".present.npy")))
-
-
-def rows_of(features: Sequence[Feature], rows: NDArray[np.int64]) -> dict[str, Tensor]:
-    """A head's inputs for some clips, read from the maps."""
-    order = np.argsort(rows)  # ascending rows: the disk is read forwards
-    back = np.argsort(order)
-    values = np.concatenate([feature.values[rows[order]] for feature in features], axis=1)[back]
-    present = np.stack([feature.present[rows] for feature in features], axis=1).astype(np.float32)
-    return {"features": torch.from_numpy(values), "quality": torch.from_numpy(present)}
-
-
 def fit_folds(
-    features: Sequence[Feature], target: NDArray[np.int64], labels: Sequence[str], recipe: Recipe, out: Path
+    features: Sequence[Feature],
+    target: NDArray[np.int64],
+    labels: Sequence[str],
+    recipe: Recipe,
+    out: Path,
+    given: NDArray[np.bool_],
 ) -> tuple[list[nn.Module], dict[str, Any]]:
-    """A head per fold, trained on the others; scores of each on its own fold and of all clips together."""
+    """A head per fold, trained on the others; scores of each on its own fold and of all clips together.
+
+    given: bool[n]; clips whose label was not given but guessed train every fold, and none is judged by them.
+    """
     rng = np.random.default_rng(recipe.fit.seed)
-    fold = rng.permutation(np.arange(len(target)) % recipe.folds)
+    fold = np.full(len(target), -1)
+    fold[given] = rng.permutation(np.arange(given.sum()) % recipe.folds)
     digest = hashlib.sha256(repr(recipe).encode())
     digest.update(repr([(f.name, f.values.shape, f.values.filename) for f in features]).encode())  # type: ignore[attr-defined]
-    digest.update(target.tobytes())
+    digest.update(target.tobytes() + given.tobytes())
     pooled = np.zeros((len(target), len(labels)))
     members, table = [], {}
     for number in range(recipe.folds):
@@ -251,7 +142,7 @@ def fit_folds(
         pooled[held] = predict(head, features, held, len(labels))
         table[f"fold {number}"] = scores(pooled[held], target[held])
         members.append(head)
-    table["pooled"] = scores(pooled, target)
+    table["pooled"] = scores(pooled[given], target[given])
     return members, table
 
 
@@ -270,11 +161,13 @@ def _fit(
 
     def sample(rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
         chosen = rng.choice(rows, recipe.fit.batch, p=chance)
-        inputs = rows_of(features, chosen)
-        kept = torch.from_numpy(rng.random(inputs["quality"].shape) >= recipe.forget).float()
+        mine = distributed.share(len(chosen))
+        inputs = rows_of(features, chosen[mine])
+        drawn = rng.random((len(chosen), len(features)))[mine]
+        kept = torch.from_numpy(drawn >= recipe.forget).float()
         enough = (inputs["quality"] * kept).sum(dim=1, keepdim=True) > 0
         inputs["quality"] = torch.where(enough, inputs["quality"] * kept, inputs["quality"])
-        return inputs, torch.from_numpy(target[chosen])
+        return inputs, torch.from_numpy(target[chosen[mine]])
 
     torch.manual_seed(recipe.fit.seed)
     dims, kinds = [f.values.shape[1] for f in features], [f.kind for f in features]

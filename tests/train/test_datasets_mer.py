@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -16,7 +15,7 @@ from ecmf.bundle import load_bundle
 from ecmf.engines.choose import open_engine
 from ecmf.errors import DataError, UsageError
 from ecmf.labels import MER
-from train import fit_mer
+from train import fit_mer, mer_features
 from train.datasets import mer2025
 from train.mer_head import AttentionBaseline, FeatureHead
 
@@ -107,31 +106,30 @@ def test_a_feature_that_is_not_finite_names_its_file(root: Path, tmp_path: Path)
     folder = root / mer2025.FEATURES / f"clip-vit-large-patch14{mer2025.SUFFIX}"
     np.save(folder / "sample_00000007.npy", np.full(20, np.nan, np.float32))
     with pytest.raises(DataError, match=r"sample_00000007\.npy .*not finite"):
-        fit_mer.pack("clip-vit-large-patch14", folder, 0, mer2025.read(root).names, tmp_path / "cache")
+        mer_features.pack("clip-vit-large-patch14", folder, 0, mer2025.read(root).names, tmp_path / "cache")
     np.save(folder / "sample_00000007.npy", np.zeros(3, np.float32))
     with pytest.raises(DataError, match=r"sample_00000007\.npy has 3 numbers, .* 20"):
-        fit_mer.pack("clip-vit-large-patch14", folder, 0, mer2025.read(root).names, tmp_path / "cache")
+        mer_features.pack("clip-vit-large-patch14", folder, 0, mer2025.read(root).names, tmp_path / "cache")
 
 
 def test_packed_features_are_mapped_not_loaded(root: Path, tmp_path: Path) -> None:
     folder = root / mer2025.FEATURES / f"chinese-hubert-large{mer2025.SUFFIX}"
     (folder / "sample_00000003.npy").unlink()
     names = mer2025.read(root).names
-    feature = fit_mer.pack("chinese-hubert-large", folder, 2, names, tmp_path / "cache")
+    feature = mer_features.pack("chinese-hubert-large", folder, 2, names, tmp_path / "cache")
     assert isinstance(feature.values, np.memmap)
     assert not feature.present[3] and feature.present.sum() == len(names) - 1
     np.testing.assert_array_equal(feature.values[5], np.load(folder / "sample_00000005.npy"))
 
 
 def test_modalities_are_read_off_the_names_or_asked_for() -> None:
-    recipe = fit_mer.Recipe()
     kinds = [
-        fit_mer.kind_of(name, recipe) for name in ("chinese-hubert-large", "chinese-macbert-large", "dinov2")
+        mer_features.kind_of(name, {}) for name in ("chinese-hubert-large", "chinese-macbert-large", "dinov2")
     ]
     assert kinds == [2, 3, 0]
     with pytest.raises(UsageError, match="which modality is feature mystery"):
-        fit_mer.kind_of("mystery", recipe)
-    assert fit_mer.kind_of("mystery", dataclasses.replace(recipe, features={"mystery": "scene"})) == 1
+        mer_features.kind_of("mystery", {})
+    assert mer_features.kind_of("mystery", {"mystery": "scene"}) == 1
 
 
 def test_five_folds_a_bundle_and_a_submission(root: Path, tmp_path: Path) -> None:

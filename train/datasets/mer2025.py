@@ -26,6 +26,7 @@ CANDIDATES = "track_all_candidates.csv"
 LABELS = "track1_label_6way.npz"
 FEATURES = "features"
 SUFFIX = "-UTT"
+PSEUDO = "pseudo"
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class Mer2025:
     """Clips to label for the submission; empty without a list of them."""
     features: Mapping[str, Path]
     """Feature name without -UTT -> its folder."""
+    pseudo: tuple[bool, ...]
+    """Labels that were guessed, not given (column pseudo, as train.pseudo writes it): never measured by."""
 
 
 def read(root: Path, labels: Sequence[str] | None = None) -> Mer2025:
     """Read the folder. Raises DataError naming the file and the row."""
-    where, pairs = _labelled(root)
+    where, pairs, pseudo = _labelled(root)
     if not pairs:
         raise DataError(f"{where} lists no clips")
     allowed = tuple(labels) if labels else MER
@@ -62,7 +65,7 @@ def read(root: Path, labels: Sequence[str] | None = None) -> Mer2025:
         )
     emotions = [emotion for _, emotion in pairs]
     for label in allowed:
-        if label not in emotions:
+        if label not in [e for e, guessed in zip(emotions, pseudo, strict=True) if not guessed]:
             raise DataError(f"{where}: no clip is labelled {label!r}; leave it out with --labels")
     folders = {
         folder.name.removesuffix(SUFFIX): folder
@@ -73,19 +76,22 @@ def read(root: Path, labels: Sequence[str] | None = None) -> Mer2025:
         raise DataError(
             f"{root / FEATURES} holds no folder <feature>{SUFFIX}; extract or download features first"
         )
-    return Mer2025(tuple(names), tuple(emotions), allowed, _candidates(root, set(names)), folders)
+    return Mer2025(tuple(names), tuple(emotions), allowed, _candidates(root, set(names)), folders, pseudo)
 
 
-def _labelled(root: Path) -> tuple[Path, list[tuple[str, str]]]:
+def _labelled(root: Path) -> tuple[Path, list[tuple[str, str]], tuple[bool, ...]]:
     """The csv where there is one, else the npz."""
     table = root / TRAIN
     if table.is_file():
-        return table, [(row["name"], row["discrete"]) for row in _rows(table, ("name", "discrete"))]
+        rows = _rows(table, ("name", "discrete"))
+        pseudo = tuple(row.get(PSEUDO, "") not in ("", "0") for row in rows)
+        return table, [(row["name"], row["discrete"]) for row in rows], pseudo
     packed = root / LABELS
     if packed.is_file():
         corpus = read_object(packed, "train_corpus")
         try:
-            return packed, [(str(name), str(entry["emo"])) for name, entry in corpus.items()]
+            pairs = [(str(name), str(entry["emo"])) for name, entry in corpus.items()]
+            return packed, pairs, (False,) * len(pairs)
         except (AttributeError, KeyError, TypeError):
             raise DataError(f"{packed}: train_corpus is not {{name: {{'emo': label}}}}") from None
     raise DataError(f"{root} holds neither {TRAIN} nor {LABELS}; is it the folder of MER2025 Track 1?")
