@@ -4,12 +4,10 @@ moments of a data set side by side in memory-mapped arrays, so that memory does 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -22,6 +20,7 @@ from ecmf.errors import DataError
 from ecmf.head import FLOOR
 from ecmf.labels import EKMAN, opinion, opinions
 from train import clip_cues, distributed
+from train.atomic import locked, write_whole
 from train.datasets.folder import Folder, Item
 from train.pairing import TRUST, Batch
 from train.progress import tracked
@@ -274,20 +273,3 @@ def _check_labels(listed: Folder, clip: NDArray[np.int64], *, training: bool) ->
             raise DataError(
                 f"{listed.where(example)}: in no clip labelled {label!r} in train a face, a voice or words were found"
             )
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time writes here; the lock goes with the process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ecmf.errors import UsageError
 from train import distributed
 from train.progress import shown
 
@@ -45,6 +46,7 @@ def descend(
     *,
     smoothing: float = 0.0,
     what: str = "fusion head",
+    unfinished: bool = False,
 ) -> None:
     """Train ``head`` (an EcmfHead, or a baseline of the same call) in place.
 
@@ -53,13 +55,18 @@ def descend(
 
     AdamW with a one-cycle schedule; every step draws its batch and its dropout from ``seed`` and the step number alone,
     so a run resumed from ``checkpoint`` (of the same ``fingerprint``) gives what an unbroken one does. ``smoothing``:
-    of the labels.
+    of the labels. ``unfinished``: the checkpoint as it is, without any training; UsageError where there is none.
     """
     torch.set_num_threads(1)
     optimiser = torch.optim.AdamW(_groups(head, options.weight_decay), options.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.learning_rate, options.steps)
     first = _resume(checkpoint, fingerprint, head, optimiser, schedule) if checkpoint else 0
     distributed.agree()  # nobody writes the checkpoint before all have read it
+    if unfinished:
+        if not first:
+            raise UsageError(f"{checkpoint} is no checkpoint of this data and recipe; train first")
+        head.eval()
+        return
     saved = time.monotonic()
     head.train()
     with (

@@ -7,15 +7,14 @@ for the whole batch and cut, so that the result is that of one process up to the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
-
-import torch
-from torch import Tensor, distributed, nn
-from torch.nn import functional
+from typing import TYPE_CHECKING, TypeVar
 
 from ecmf.errors import DataError, EcmfError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Item = TypeVar("Item")
 
@@ -33,9 +32,11 @@ def size() -> int:
 @contextmanager
 def joined() -> Iterator[None]:
     """Meet the other processes (gloo, on the CPU); nothing to do for one."""
-    if size() == 1 or distributed.is_initialized():
+    if size() == 1:
         yield
         return
+    from torch import distributed
+
     distributed.init_process_group("gloo")
     try:
         yield
@@ -59,6 +60,8 @@ def agree(error: EcmfError | None = None) -> None:
         if error is not None:
             raise error
         return
+    from torch import distributed
+
     found: list[tuple[type[EcmfError], str] | None] = [None] * size()
     distributed.all_gather_object(found, None if error is None else (type(error), str(error)))
     for said in found:
@@ -82,6 +85,9 @@ def average(model: nn.Module, rows: int, batch: int) -> None:
     """Gradients of the mean loss over ``rows`` rows here to those of the mean over the whole batch, everywhere."""
     if size() == 1:
         return
+    import torch
+    from torch import distributed
+
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     flat *= (rows / batch) if rows < batch else (1 / size())
@@ -93,9 +99,11 @@ def average(model: nn.Module, rows: int, batch: int) -> None:
 @contextmanager
 def whole_batch_dropout(model: nn.Module, batch: int) -> Iterator[None]:
     """Let the model's dropout draw its masks for the whole batch and use this process's rows of them."""
+    from torch import nn
+
     layers = [m for m in model.modules() if isinstance(m, nn.Dropout)] if size() > 1 else []
     for layer in layers:
-        layer.forward = _cut(layer, batch)  # type: ignore[method-assign]
+        layer.forward = _cut(layer, batch)  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
@@ -103,7 +111,10 @@ def whole_batch_dropout(model: nn.Module, batch: int) -> Iterator[None]:
             del layer.forward  # the class's own again
 
 
-def _cut(layer: nn.Dropout, batch: int):  # type: ignore[no-untyped-def]
+def _cut(layer: nn.Dropout, batch: int) -> Callable[[Tensor], Tensor]:
+    import torch
+    from torch.nn import functional
+
     rows = share(batch)
 
     def forward(values: Tensor) -> Tensor:

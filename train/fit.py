@@ -5,10 +5,15 @@ three ways in:
   python -m train.fit --data MY_CLIPS           your own clips: a folder with labels.csv, one line a clip:
                                                 path,label,speaker,split
                                                 a.mp4,bored,anna,train      (video, sound, picture or .txt)
+                                                (or RAVDESS, EMO-DB, MELD, FER2013, FER+, muxspace as they come)
   python -m train.fit --features MER2025        features in the layout of MER2025 Track 1: five folds, and the
                                                 submission csv
 
-A run that was stopped goes on where it was when the same command is given again.
+A run that was stopped, killed even, goes on where it was when the same command is given again, and ends with the same
+bundle. The same seed gives the same bundle. Several processes train one head with
+  torchrun --nproc-per-node 2 -m train.fit ...
+Large data is extracted beforehand, by several machines if need be: python -m train.features --help. A bundle and its
+engines can be written again from a run: python -m train.export --help.
 """
 
 from __future__ import annotations
@@ -17,16 +22,20 @@ import argparse
 import importlib
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ecmf.bundle import Bundle
 from ecmf.engines.cache import cache_dir
 from ecmf.errors import DataError, EcmfError, MissingExtra, UsageError
+from train import distributed, export, run
 from train.datasets import folder
+from train.run import Run
 
 RECIPES = Path(__file__).parent / "recipes"
 RAVDESS = ("ravdess.parquet", "ravdess", "RAVDESS")
@@ -85,43 +94,54 @@ RECIPE: dict[str, Callable[[Path, Path, Path, Path], Bundle]] = {
 }
 
 
-def fit(
-    recipe: str | None,
-    data: Path | None,
-    features: Path | None,
-    *,
-    config: Path | None,
-    out: Path | None,
-    cache: Path,
-    labels: Sequence[str] | None,
-) -> Bundle:
+def fit(asked: Run) -> Bundle:
     """Do what the command line asks. Raises UsageError for options that do not go together, DataError for bad data."""
-    if features is not None:
-        if recipe is not None or data is not None:
-            raise UsageError(
-                "--features goes without --recipe and --data: the features and labels are all there"
-            )
-        from train import fit_mer
-
-        return fit_mer.main(features, out or Path("runs/mer2025"), cache=cache, config=config, labels=labels)
-    if recipe is not None:
-        if labels is not None:
-            raise UsageError(
-                f"--labels goes with --data or --features; the recipe {recipe} has its own labels"
-            )
-        chosen = config or RECIPES / f"{recipe}.toml"
-        if not chosen.is_file():
-            raise UsageError(f"no recipe {chosen}; --config names a TOML file like those in {RECIPES}")
-        return RECIPE[recipe](chosen, out or Path("runs") / recipe, corpora(data), cache)
-    if data is None:
+    if asked.features is not None and (asked.recipe is not None or asked.data is not None):
+        raise UsageError("--features goes without --recipe and --data: the features and labels are all there")
+    if asked.recipe is not None and asked.labels is not None:
+        raise UsageError(
+            f"--labels goes with --data or --features; the recipe {asked.recipe} has its own labels"
+        )
+    if asked.recipe is None and asked.data is None and asked.features is None:
         raise UsageError(
             "say what to train: --recipe NAME, --data DIR or --features DIR; --help explains them"
         )
-    from train import fit_folder
+    if asked.config is not None and not asked.config.is_file():
+        raise UsageError(f"no recipe {asked.config}; --config names a TOML file like those in {RECIPES}")
+    if asked.recipe is not None:
+        found = corpora(asked.data)
+        chosen = asked.config or RECIPES / f"{asked.recipe}.toml"
+        if not chosen.is_file():
+            raise UsageError(f"no recipe {chosen}; --config names a TOML file like those in {RECIPES}")
+        if distributed.size() > 1:
+            raise UsageError(
+                f"the recipe {asked.recipe} is trained by one process; start it without torchrun"
+            )
+        begin(replace(asked, data=found))
+        return RECIPE[asked.recipe](chosen, asked.out, found, asked.cache)
+    module = _part("train.fit_mer" if asked.features is not None else "train.fit_folder")
+    root = asked.features or asked.data
+    with distributed.joined():
+        return cast(
+            Bundle,
+            module.main(
+                root,
+                asked.out,
+                cache=asked.cache,
+                config=asked.config,
+                labels=asked.labels,
+                unfinished=asked.unfinished,
+                begin=lambda: begin(asked),
+            ),
+        )
 
-    return fit_folder.main(
-        data, out or Path("runs") / data.resolve().name, cache=cache, config=config, labels=labels
-    )
+
+def begin(asked: Run) -> None:
+    """Note what is asked in the run's folder, and sweep up what a killed export left there; data was found sound."""
+    if not distributed.rank() and not asked.unfinished:
+        for left in (*asked.out.glob(".model.*"), *asked.out.glob(".model.onnx")):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        run.store(asked)
 
 
 def corpora(data: Path | None) -> Path:
@@ -179,33 +199,45 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--cache", type=Path, metavar="DIR", help="extracted features (default: features/ in the cache)"
     )
+    export.add_engines(made)
     made.add_argument(
         "--labels", metavar="A,B,C", help="the label set; any other label is an error (default: as found)"
     )
     return made
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    asked = parser().parse_args(arguments)
+def quiet_logging() -> None:
+    """Our own log on stderr, others' warnings only."""
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
     for ours in ("train", "ecmf"):
         logging.getLogger(ours).setLevel(logging.INFO)
     warnings.filterwarnings("ignore", module=r"torch\.onnx")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = parser().parse_args(arguments)
+    quiet_logging()
     try:
-        labels = None if asked.labels is None else folder.label_set(asked.labels)
         bundle = fit(
-            asked.recipe,
-            asked.data,
-            asked.features,
-            config=asked.config,
-            out=asked.out,
-            cache=asked.cache or cache_dir() / "features",
-            labels=labels,
+            Run(
+                out=asked.out or Path("runs") / _name(asked),
+                cache=asked.cache or cache_dir() / "features",
+                recipe=asked.recipe,
+                data=asked.data,
+                features=asked.features,
+                config=asked.config,
+                labels=None if asked.labels is None else folder.label_set(asked.labels),
+            )
         )
+        if distributed.rank():
+            return 0
+        export.engines(bundle, asked.engines)
     except EcmfError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not distributed.rank():
+            print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -214,6 +246,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     live = f"; try it: ecmf-live --model {bundle.folder}" if "log_probs" in reads else ""
     print(f"{bundle.id} is in {bundle.folder}{live}")
     return 0
+
+
+def _name(asked: argparse.Namespace) -> str:
+    """Of the run's folder, where --out names none."""
+    if asked.recipe is not None:
+        return str(asked.recipe)
+    return "mer2025" if asked.data is None else str(asked.data.resolve().stem)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,25 @@ class Recipe:
 
 
 def main(
-    data: Path, out: Path, *, cache: Path, config: Path | None = None, labels: Sequence[str] | None = None
+    data: Path,
+    out: Path,
+    *,
+    cache: Path,
+    config: Path | None = None,
+    labels: Sequence[str] | None = None,
+    unfinished: bool = False,
+    begin: Callable[[], None] = lambda: None,
 ) -> Bundle:
     """Extract, fit, measure, export into ``out``. Cues are cached clip by clip, training resumes from its checkpoint.
 
-    Raises DataError naming file and row, UsageError for a wrong recipe.
+    ``begin`` is called once the data was found sound, before anything is written to ``out``. ``unfinished``: no
+    training, the last checkpoint as it is. Raises DataError naming file and row, UsageError for a wrong recipe.
     """
     recipe = read_recipe(config or RECIPE)
     listed = layouts.read(data, labels)
     samples = assemble(listed, extract(listed, cache), cache=cache)
-    head, held = train(samples, len(listed.labels), recipe, out / HEAD)
+    begin()
+    head, held = train(samples, len(listed.labels), recipe, out / HEAD, unfinished=unfinished)
     if distributed.rank():
         distributed.agree()
         return load_bundle(out / "model")
@@ -100,7 +109,12 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def train(
-    samples: Samples, labels: int, recipe: Recipe, checkpoint: Path | None = None
+    samples: Samples,
+    labels: int,
+    recipe: Recipe,
+    checkpoint: Path | None = None,
+    *,
+    unfinished: bool = False,
 ) -> tuple[EcmfHead, NDArray[np.bool_]]:
     """A head fitted on the train moments and calibrated on the valid ones; returns both it and what calibrated it.
 
@@ -135,7 +149,15 @@ def train(
     contents = () if samples.key else (*samples.batch.cues.values(), samples.batch.log_probs)
     for part in (*contents, samples.batch.quality, samples.batch.target, usable):
         digest.update(np.ascontiguousarray(part).tobytes())
-    descend(head, sample, recipe.fit, checkpoint, digest.hexdigest(), smoothing=recipe.smoothing)
+    descend(
+        head,
+        sample,
+        recipe.fit,
+        checkpoint,
+        digest.hexdigest(),
+        smoothing=recipe.smoothing,
+        unfinished=unfinished,
+    )
     if held.any():
         few = np.flatnonzero(held)
         if len(few) > CALIBRATION:

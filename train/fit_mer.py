@@ -20,7 +20,7 @@ from ecmf.cue import MODALITIES
 from ecmf.errors import DataError, UsageError
 from ecmf.fusion import HeadOptions
 from train import distributed
-from train.clip_store import write_whole
+from train.atomic import write_whole
 from train.datasets import mer2025
 from train.descent import descend
 from train.evaluate_head import scores
@@ -52,11 +52,19 @@ class Recipe:
 
 
 def main(
-    root: Path, out: Path, *, cache: Path, config: Path | None = None, labels: Sequence[str] | None = None
+    root: Path,
+    out: Path,
+    *,
+    cache: Path,
+    config: Path | None = None,
+    labels: Sequence[str] | None = None,
+    unfinished: bool = False,
+    begin: Callable[[], None] = lambda: None,
 ) -> Bundle:
     """Fit all folds, write the bundle, metrics.json and, where there are candidates, submission.csv into ``out``.
 
-    Raises DataError naming file and row, UsageError for a wrong recipe. Resumes after a kill.
+    ``begin`` is called once the data was found sound, before anything is written to ``out``. ``unfinished``: no
+    training, the last checkpoints as they are. Raises DataError naming file and row, UsageError for a wrong recipe.
     """
     recipe = read_recipe(config or RECIPE)
     corpus = mer2025.read(root, labels)
@@ -68,7 +76,9 @@ def main(
         raise DataError(
             f"{root / mer2025.FEATURES}: no feature has clip {corpus.names[int(np.argmax(blind))]}"
         )
-    members, table = fit_folds(features, target, corpus.labels, recipe, out, ~np.array(corpus.pseudo))
+    begin()
+    given = ~np.array(corpus.pseudo)
+    members, table = fit_folds(features, target, corpus.labels, recipe, out, given, unfinished=unfinished)
     if distributed.rank():
         distributed.agree()
         return load_bundle(out / "model")
@@ -116,6 +126,8 @@ def fit_folds(
     recipe: Recipe,
     out: Path,
     given: NDArray[np.bool_],
+    *,
+    unfinished: bool = False,
 ) -> tuple[list[nn.Module], dict[str, Any]]:
     """A head per fold, trained on the others; scores of each on its own fold and of all clips together.
 
@@ -136,8 +148,9 @@ def fit_folds(
             raise DataError(
                 f"fold {number}: no clip to train on is labelled {labels[min(missing)]!r}; use fewer folds"
             )
+        place = out / f"fold-{number}.pt"
         head = _fit(
-            features, target, train, len(labels), recipe, out / f"fold-{number}.pt", digest.hexdigest()
+            features, target, train, len(labels), recipe, place, digest.hexdigest(), unfinished=unfinished
         )
         pooled[held] = predict(head, features, held, len(labels))
         table[f"fold {number}"] = scores(pooled[held], target[held])
@@ -154,6 +167,8 @@ def _fit(
     recipe: Recipe,
     checkpoint: Path,
     fingerprint: str,
+    *,
+    unfinished: bool,
 ) -> nn.Module:
     counts = np.bincount(target[rows], minlength=labels).astype(np.float64)
     chance = counts[target[rows]] ** -recipe.balance
@@ -173,7 +188,14 @@ def _fit(
     dims, kinds = [f.values.shape[1] for f in features], [f.kind for f in features]
     head = MODELS[recipe.model](dims, kinds, labels, recipe.fit.head)
     descend(
-        head, sample, recipe.fit, checkpoint, fingerprint, smoothing=recipe.smoothing, what=checkpoint.stem
+        head,
+        sample,
+        recipe.fit,
+        checkpoint,
+        fingerprint,
+        smoothing=recipe.smoothing,
+        what=checkpoint.stem,
+        unfinished=unfinished,
     )
     return head
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ecmf.cue import MODALITIES
 from ecmf.errors import DataError, UsageError
 from train import distributed
-from train.clip_store import locked
+from train.atomic import locked
 from train.datasets import mer2025
 from train.progress import tracked
 
