@@ -232,8 +232,8 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Sequenc
 
 def load(data: Path, cache: Path, offline: bool) -> Data:
     """The pools that the shipped head is trained and measured on."""
-    from train.features import Extraction
     from train.fit_default import extract
+    from train.pools import Extraction
 
     splits, muxspace_face = extract(Extraction(data, cache, offline))
     return Data(

@@ -207,12 +207,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def quiet_logging() -> None:
-    """Our own log on stderr, others' warnings only."""
+    """What training says on stderr, of the rest warnings only."""
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
-    for ours in ("train", "ecmf"):
-        logging.getLogger(ours).setLevel(logging.INFO)
+    logging.getLogger("train").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", module=r"torch\.onnx")
     warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
 

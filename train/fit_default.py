@@ -16,10 +16,10 @@ from ecmf.errors import DataError, UsageError
 from ecmf.fusion import HeadOptions
 from ecmf.labels import EKMAN
 from train.evaluate_head import evaluate, paired
-from train.features import Extraction, Split
 from train.fit_head import FitOptions, calibrate, export_head, shipped_branches, train_head
 from train.head_card import card
 from train.pairing import PairingOptions, Pool, draw
+from train.pools import Extraction, Split
 
 HALVES = 7
 """Seed of the split of the fitting people into those for training and those for calibration."""

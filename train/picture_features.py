@@ -72,7 +72,7 @@ def textures(
     faces: NDArray[np.uint8], cache: Path, name: str, *, offline: bool = False
 ) -> NDArray[np.float16]:
     """Textures of all crops uint8[n, side, side], kept in ``cache``."""
-    from train.features import tracked
+    from train.progress import tracked
 
     network = Textures(offline=offline)
     digest = hashlib.sha256(repr((VERSION, network.sha256, faces.shape)).encode())
