@@ -110,18 +110,24 @@ def messages(live: Started, address: str) -> Iterator[tuple[int, Message]]:
     socket = zmq.Context.instance().socket(zmq.SUB)
     socket.setsockopt(zmq.SUBSCRIBE, b"")
     socket.setsockopt(zmq.RCVHWM, 100_000)
+    socket.setsockopt(zmq.RCVTIMEO, 500)
     socket.connect(address)
     deadline = time.monotonic() + START_S
     try:
         while True:
-            if socket.poll(500):
-                payload = socket.recv_multipart()[1]
-                received_ns = time.monotonic_ns()
-                yield received_ns, decode(payload)
-                deadline = time.monotonic() + SILENT_S
-            elif live.process.poll() is not None:
-                raise SourceError(live.last_words())
-            elif time.monotonic() > deadline:
-                raise SourceError(f"nothing is published any more; last said: {live.last_words()}")
+            try:
+                socket.recv()
+                payload = socket.recv()
+            except zmq.Again:
+                if live.process.poll() is not None:
+                    raise SourceError(live.last_words()) from None
+                if time.monotonic() > deadline:
+                    raise SourceError(
+                        f"nothing is published any more; last said: {live.last_words()}"
+                    ) from None
+                continue
+            received_ns = time.monotonic_ns()
+            yield received_ns, decode(payload)
+            deadline = time.monotonic() + SILENT_S
     finally:
         socket.close(linger=0)

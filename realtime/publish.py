@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import logging
 import secrets
@@ -9,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from ecmf.errors import UsageError, need
 from realtime.message import Estimate, Message, Transcript, encode, rfc3339, topic
@@ -64,32 +65,28 @@ class Sinks:
 
     def publish(self, message: Message) -> Message:
         """Stamp, encode once, and pass on; returns the message as published. After ``close`` nothing is sent."""
-        import msgspec
+        from msgspec.structs import force_setattr
 
         name = topic(message)
+        stamped = copy.copy(message)  # checked when it was made; what is added here needs no checking
         with self._lock:
             if self._closed:
                 return message
+            force_setattr(stamped, "seq", self._next[name])
+            force_setattr(stamped, "wall", rfc3339(self._wall_ns()))
             now_ns = self._now_ns()
-            stamps: dict[str, Any] = {
-                "seq": self._next[name],
-                "t_publish_ns": now_ns,
-                "wall": rfc3339(self._wall_ns()),
-            }
-            if isinstance(message, Estimate) and message.latency_ms is not None:
-                total = round((now_ns - message.t_capture_ns) * 1e-6, 3)
-                stamps["latency_ms"] = {"total": total} | {
-                    stage: spent for stage, spent in message.latency_ms.items() if stage != "total"
-                }
-            message = msgspec.structs.replace(message, **stamps)
-            payload = encode(message)
-            if self._transcript or not isinstance(message, Transcript):
+            force_setattr(stamped, "t_publish_ns", now_ns)
+            if isinstance(stamped, Estimate) and stamped.latency_ms is not None:
+                total = round((now_ns - stamped.t_capture_ns) * 1e-6, 3)
+                force_setattr(stamped, "latency_ms", {**stamped.latency_ms, "total": total})
+            payload = encode(stamped)
+            if self._transcript or not isinstance(stamped, Transcript):
                 self._next[name] += 1
                 for sink in self._sinks:
-                    sink.write(message, name, payload)
+                    sink.write(stamped, name, payload)
             for sink in self._local:
-                sink.write(message, name, payload)
-            return message
+                sink.write(stamped, name, payload)
+            return stamped
 
     def close(self) -> None:
         """Close every sink once."""
@@ -137,7 +134,9 @@ class Publisher:
         if self._last is not None:
             self._greet(except_for=key)
             self._last[key] = payload
-        self._socket.send_multipart((key, payload), flags=self._zmq.NOBLOCK)
+        # As send_multipart does, without its checks.
+        self._socket.send(key, self._zmq.SNDMORE | self._zmq.NOBLOCK)
+        self._socket.send(payload, self._zmq.NOBLOCK)
 
     def close(self) -> None:
         self._context.destroy(linger=LINGER_MS)

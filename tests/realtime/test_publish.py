@@ -16,7 +16,7 @@ from wire import estimate, health, transcript, unlabelled
 from ecmf.errors import UsageError
 from realtime import schema
 from realtime.clock import FakeClock
-from realtime.message import Message, decode, encode
+from realtime.message import Estimate, Message, decode, encode
 from realtime.publish import Publisher, Sinks
 
 LOOPBACK = "tcp://127.0.0.1:*"
@@ -69,6 +69,23 @@ def drain(socket: zmq.Socket[Any], until_seq: int) -> list[dict[str, Any]]:
         _, payload = socket.recv_multipart()
         found.append(json.loads(payload))
     return found
+
+
+def test_what_is_published_is_a_copy_with_its_stamps() -> None:
+    kept = Kept()
+    sinks = Sinks([kept], now_ns=lambda: 1_500_000_000)
+    mine = estimate(t_capture_ns=1_000_000_000, latency_ms={"total": 0.0, "face": 4.0})
+    sinks.publish(mine)
+    published = sinks.publish(mine)
+    assert (mine.seq, mine.t_publish_ns, mine.wall, mine.latency_ms) == (
+        0,
+        0,
+        "",
+        {"total": 0.0, "face": 4.0},
+    )
+    assert isinstance(published, Estimate) and published.latency_ms == {"total": 500.0, "face": 4.0}
+    assert (published.seq, published.t_publish_ns) == (1, 1_500_000_000) and published.wall
+    assert decode(kept.payloads[-1][1]) == published
 
 
 def test_a_plain_subscriber_gets_what_every_other_sink_gets(context: zmq.Context[Any]) -> None:
