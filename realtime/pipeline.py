@@ -17,6 +17,7 @@ from realtime.estimator import Report
 from realtime.exchange import Exchange, Outcome
 from realtime.message import WorkerState
 from realtime.posts import Capture, Enrich, Listen, Look, Read, Record, Waits, Words, offer
+from realtime.priority import giving_way, share_the_interpreter
 from realtime.sources.base import Frame
 from realtime.stages import use_of
 from realtime.stream import Stream
@@ -69,6 +70,7 @@ class Pipeline:
     def run(self) -> Summary:
         """Block until the end. Raises EcmfError when a part that was asked for cannot start."""
         job = self._job
+        share_the_interpreter()
         head = job.models.head()
         self._exchange.runs("fusion", {"fusion": use_of(head.engine)})
         stream = Stream(
@@ -143,7 +145,7 @@ class Pipeline:
         self._workers.append(
             Worker(
                 name,
-                body,
+                giving_way(name, body),
                 clock=self._clock,
                 stop=self._stop,
                 expected=expected,
