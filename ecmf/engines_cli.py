@@ -114,12 +114,12 @@ def run_tune(options: argparse.Namespace) -> int:
             spec = EngineSpec(threads=options.threads, shapes=live_shapes(bundle))
             measured = _tune(bundle, spec)
             rows += measured
-            able = [row for row in measured if row["p50_ms"] is not None]
+            able = [row for row in measured if row["ms"] is not None]
             if able:
-                best = min(able, key=lambda row: row["p50_ms"])
+                best = min(able, key=lambda row: row["ms"])
                 best["chosen"] = True
                 choices[tuned.key(bundle, spec, None)] = tuned.Choice(
-                    best["backend"], best["precision"], best["p50_ms"], _others(measured, best)
+                    best["backend"], best["precision"], best["ms"], _others(measured, best)
                 )
     try:
         path = tuned.store(choices)
@@ -136,7 +136,7 @@ def run_tune(options: argparse.Namespace) -> int:
 
 
 def _tune(bundle: Bundle, spec: EngineSpec) -> list[dict[str, Any]]:
-    """One row per candidate: its median, or why it is out."""
+    """One row per candidate: its time, or why it is out."""
     rows: list[dict[str, Any]] = []
     engines: list[Engine] = []
     able: list[dict[str, Any]] = []
@@ -146,7 +146,7 @@ def _tune(bundle: Bundle, spec: EngineSpec) -> list[dict[str, Any]]:
                 "bundle": bundle.manifest.name,
                 "backend": name,
                 "precision": precision,
-                "p50_ms": None,
+                "ms": None,
                 "reason": None,
                 "chosen": False,
             }
@@ -162,9 +162,9 @@ def _tune(bundle: Bundle, spec: EngineSpec) -> list[dict[str, Any]]:
             except EngineError as error:
                 row["reason"] = str(error)
     if engines:
-        spent = contest.medians_ms(engines, contest.samples(bundle, spec), ROUNDS)
+        spent = contest.fastest_ms(engines, contest.samples(bundle, spec), ROUNDS)
         for row, ms in zip(able, spent, strict=True):
-            row["p50_ms"] = ms
+            row["ms"] = ms
     return rows
 
 
@@ -173,10 +173,10 @@ def _others(rows: list[dict[str, Any]], best: dict[str, Any]) -> dict[str, str]:
     told = {}
     for name in CPU:
         mine = [row for row in rows if row["backend"] == name]
-        times = [row["p50_ms"] for row in mine if row["p50_ms"] is not None]
+        times = [row["ms"] for row in mine if row["ms"] is not None]
         if name != best["backend"]:
             told[name] = (
-                f"slower here ({min(times):.2f} ms; {best['backend']} takes {best['p50_ms']:.2f} ms)"
+                f"slower here ({min(times):.2f} ms; {best['backend']} takes {best['ms']:.2f} ms)"
                 if times
                 else str(mine[0]["reason"])
             )

@@ -11,7 +11,7 @@ from typing import Any
 from ecmf.engines.cache import Record
 from ecmf.errors import need
 
-RIGHT = frozenset({"MB", "build s", "error", "ms", "p50 ms"})
+RIGHT = frozenset({"MB", "build s", "error", "ms"})
 
 
 def row_of(folder: Path, record: Record) -> dict[str, Any]:
@@ -62,9 +62,9 @@ def show(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
 
 def show_tuned(rows: Sequence[dict[str, Any]]) -> None:
     """What `tune` measured."""
-    view = table("bundle", "backend", "precision", "p50 ms", "note")
+    view = table("bundle", "backend", "precision", "ms", "note")
     for row in rows:
-        time_ms = f"{row['p50_ms']:.2f}" if row["p50_ms"] is not None else ""
+        time_ms = f"{row['ms']:.2f}" if row["ms"] is not None else ""
         mark = "chosen" if row["chosen"] else row["reason"] or ""
         view.add_row(row["bundle"], row["backend"], row["precision"], time_ms, mark)
     output(view)

@@ -22,8 +22,8 @@ from ecmf.fetch import locked
 class Choice:
     backend: str
     precision: Precision
-    p50_ms: float
-    """Median at batch 1 when it was measured."""
+    ms: float
+    """Of its least disturbed run on the golden inputs, at batch 1, when it was measured."""
     others: Mapping[str, str] = field(default_factory=dict)
     """Backends that it was chosen over -> why, in a few words."""
 

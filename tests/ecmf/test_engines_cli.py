@@ -173,11 +173,11 @@ def test_a_build_waits_for_the_one_that_is_under_way(bundle: Bundle, home: Path)
 
 def test_tune_keeps_the_fastest_and_auto_takes_it(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     told = run(capsys, "tune", "--offline", "--bundle", str(bundle.folder))
-    able = [row for row in told["rows"] if row["p50_ms"] is not None]
+    able = [row for row in told["rows"] if row["ms"] is not None]
     (chosen,) = [row for row in told["rows"] if row["chosen"]]
     assert {row["backend"] for row in able} == {"openvino", "onnxruntime"}
-    assert chosen["p50_ms"] == min(row["p50_ms"] for row in able)
-    assert all(row["reason"] for row in told["rows"] if row["p50_ms"] is None)
+    assert chosen["ms"] == min(row["ms"] for row in able)
+    assert all(row["reason"] for row in told["rows"] if row["ms"] is None)
     engine = open_engine(bundle)
     assert (engine.backend, engine.precision) == (chosen["backend"], chosen["precision"])
 
@@ -195,13 +195,13 @@ def test_the_first_start_on_a_machine_measures_and_the_next_ones_know(
 ) -> None:
     first = open_engine(bundle)
     choice = tuned.choice(bundle, EngineSpec())
-    assert choice is not None and choice.backend == first.backend and choice.p50_ms > 0
+    assert choice is not None and choice.backend == first.backend and choice.ms > 0
     assert {record.backend for _, record in cache.records()} == set(CPU)
 
     def again(*arguments: object) -> None:
         raise AssertionError("measured a second time")
 
-    monkeypatch.setattr(contest, "medians_ms", again)
+    monkeypatch.setattr(contest, "fastest_ms", again)
     second = open_engine(bundle)
     assert (second.backend, second.fallback) == (first.backend, first.fallback)
 
@@ -211,7 +211,7 @@ def test_the_fastest_that_was_measured_runs_and_says_what_it_beat(
     bundle: Bundle, fastest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        contest, "medians_ms", lambda engines, inputs: [1.0 if e.backend == fastest else 2.5 for e in engines]
+        contest, "fastest_ms", lambda engines, inputs: [1.0 if e.backend == fastest else 2.5 for e in engines]
     )
     engine = open_engine(bundle)
     assert engine.backend == fastest and engine.fallback
