@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-PENALTIES = (3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 """Weight decay of the score matrix; large ones leave the text alone."""
 FOLDS = 5
 

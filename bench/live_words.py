@@ -1,0 +1,194 @@
+"""Words in the running pipeline: committed how soon, enriched how soon, and what speech costs the face.
+
+Plays one file as a camera and a microphone would: the demo face all the time, and a reading after a stretch of silence.
+Everything is on. A subscriber in another process reads the clock: from the true end of each word (forced alignment) to
+the message that commits it, from an utterance's last words to its cues, and from each picture to its estimate, before
+and while somebody speaks.
+
+    python bench/live_words.py --media both.mp4 --json bench/results/live_words.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import results
+from bench.live import Usage, endpoint, messages, started
+from bench.recordings import Audio, Spoken, readings, timed
+from bench.word_errors import error_rate, matches, normal
+from ecmf.decoder import Decoder
+from ecmf.errors import EcmfError, SourceError, need
+from ecmf.speech import SpeechEncoder
+from ecmf.vad import SAMPLE_RATE
+from ecmf.weights import fetch
+from realtime.message import Estimate, Transcript
+
+SILENCE_S = 20.0
+WARM_UP_S = 4.0
+"""Of the file; left out of the figures."""
+RATE = 24
+
+
+@dataclass
+class Seen:
+    """What a subscriber received of one run."""
+
+    words: list[tuple[str, int]] = field(default_factory=list)
+    """Committed words, normalised, and when they were received."""
+    origin_ns: int | None = None
+    """Monotonic time of the file's beginning."""
+    ended: dict[int, int] = field(default_factory=dict)
+    """When the end of each utterance was received."""
+    enriched: dict[int, int] = field(default_factory=dict)
+    """When its cues were."""
+    faces: list[tuple[float, float]] = field(default_factory=list)
+    """Media time of a picture in seconds, and milliseconds from its capture to its estimate."""
+    usage: list[Usage] = field(default_factory=list)
+
+
+def compose(path: Path, speech: Audio) -> None:
+    """Write the demo face, over and over, with silence and then ``speech``, float32[n] at 16 kHz, as its sound."""
+    av: Any = need("av", "live")
+    sound = np.concatenate([np.zeros(round(SILENCE_S * SAMPLE_RATE), np.float32), speech])
+    with av.open(str(fetch("demo-face"))) as source:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
+    with av.open(str(path), "w") as target:
+        video = target.add_stream("mpeg4", rate=RATE)
+        video.height, video.width = pictures[0].shape[:2]
+        video.pix_fmt, video.bit_rate = "yuv420p", 4_000_000
+        audio = target.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
+        for number in range(round(len(sound) / SAMPLE_RATE * RATE)):
+            picture = av.VideoFrame.from_ndarray(pictures[number % len(pictures)], format="rgb24")
+            picture.pts, picture.time_base = number, Fraction(1, RATE)
+            target.mux(video.encode(picture))
+        samples = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
+        for first in range(0, len(samples), SAMPLE_RATE):
+            piece = av.AudioFrame.from_ndarray(samples[None, first : first + SAMPLE_RATE], "s16", "mono")
+            piece.sample_rate, piece.pts, piece.time_base = SAMPLE_RATE, first, Fraction(1, SAMPLE_RATE)
+            target.mux(audio.encode(piece))
+        target.mux(video.encode(None))
+        target.mux(audio.encode(None))
+
+
+def follow(media: Path, extra: Sequence[str]) -> Seen:
+    """Run ``ecmf-live`` on ``media`` to its end. Raises SourceError when it says nothing."""
+    seen = Seen()
+    arguments = ["--source", str(media), "--transcript", *extra]
+    with endpoint() as address, started("realtime.cli", [*arguments, "--bind", address]) as live:
+        try:
+            for received_ns, message in messages(live, address):
+                if not seen.usage or received_ns - seen.usage[-1].t_ns > 1e9:
+                    seen.usage.append(Usage.of(live.process.pid))
+                if isinstance(message, Transcript):
+                    _read(message, received_ns, seen)
+                elif isinstance(message, Estimate) and message.trigger == "face":
+                    delay_ms = (received_ns - message.t_capture_ns) * 1e-6
+                    if message.t_media_s is not None:
+                        seen.faces.append((message.t_media_s, delay_ms))
+        except SourceError:
+            if live.process.wait(10):
+                raise
+    return seen
+
+
+def _read(message: Transcript, received_ns: int, seen: Seen) -> None:
+    if message.t_media_s is not None:
+        seen.origin_ns = message.t_capture_ns - round(message.t_media_s * 1e9)
+    for word in message.words:
+        seen.words += [(bare, received_ns) for bare in normal(word.text)]
+    if message.final and message.cues is None:
+        seen.ended.setdefault(message.utterance, received_ns)
+    if message.cues is not None:
+        seen.enriched.setdefault(message.utterance, received_ns)
+
+
+def figures(seen: Seen, truth: Sequence[Spoken]) -> dict[str, Any]:
+    """Delays in milliseconds; of words, those that are right."""
+    if seen.origin_ns is None:
+        raise SourceError("no word was published; is transcription on?")
+    found, errors = matches([s.word for s in truth], [word for word, _ in seen.words])
+    committed = [
+        (seen.words[k][1] - seen.origin_ns) * 1e-6 - (SILENCE_S + s.end_s) * 1e3
+        for s, k in zip(truth, found, strict=True)
+        if k is not None
+    ]
+    enriched = [(at - seen.ended[n]) * 1e-6 for n, at in seen.enriched.items() if n in seen.ended]
+    begins, ends = SILENCE_S + truth[0].start_s, SILENCE_S + truth[-1].end_s
+    quiet = [ms for at, ms in seen.faces if WARM_UP_S <= at < begins]
+    spoken = [ms for at, ms in seen.faces if begins <= at <= ends]
+    span_s = (seen.usage[-1].t_ns - seen.usage[0].t_ns) * 1e-9
+    own = seen.usage[-1].cpu_s - seen.usage[0].cpu_s
+    rate = error_rate([(len(truth), sum(errors))])
+    before, while_speaking = _percentiles(quiet), _percentiles(spoken)
+    return {
+        "words": rate.words,
+        "wrong": rate.errors,
+        "committed_ms": _percentiles(committed),
+        "utterances": len(seen.ended),
+        "enriched": len(enriched),
+        "cues_after_end_ms": _percentiles(enriched),
+        "face_silent_ms": before,
+        "face_speech_ms": while_speaking,
+        "face_p95_ratio": round(while_speaking["p95"] / before["p95"], 3) if quiet and spoken else None,
+        "cores": round(own / span_s, 2),
+        "other_cores": round((seen.usage[-1].machine_s - seen.usage[0].machine_s - own) / span_s, 2),
+    }
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {"n": 0}
+    p50, p95, p99 = np.percentile(values, [50, 95, 99])
+    return {
+        "n": len(values),
+        "p50": round(float(p50), 1),
+        "p95": round(float(p95), 1),
+        "p99": round(float(p99), 1),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], epilog="What follows -- goes to ecmf-live."
+    )
+    parser.add_argument(
+        "--media", type=Path, help="keep the composed file here, and take it when it is there"
+    )
+    parser.add_argument("--compose-only", action="store_true", help="make the file and stop")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write every figure to OUT")
+    parser.add_argument("live", nargs="*", help="further options of ecmf-live, after --")
+    options = parser.parse_args()
+    try:
+        reading = readings()[0]
+        with tempfile.TemporaryDirectory() as folder:
+            media = options.media or Path(folder) / "words.mkv"
+            if not media.is_file():
+                compose(media, reading.audio)
+            if options.compose_only:
+                return 0
+            load = os.getloadavg()[0]
+            seen = follow(media, options.live)
+        truth = timed(reading, SpeechEncoder("base"), Decoder("base", language="en"))
+        found = {"load_before": round(load, 2), **figures(seen, truth)}
+    except EcmfError as error:
+        print(f"live_words: {error}", file=sys.stderr)
+        return error.exit_code
+    for name, value in found.items():
+        print(f"{name:20} {value}")
+    if options.json:
+        results.save(options.json, results.record("live_words", {"live": options.live}, found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
