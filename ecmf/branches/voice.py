@@ -24,6 +24,15 @@ WINDOW_S = 3.2
 MIN_SPEECH_S = 0.4
 """Less speech than this in the window is no voice: no cue."""
 
+SESSION_PRIOR_S = 6.0
+"""Neutral speech after which a speaker's own mean counts as much as that of all speakers."""
+
+SESSION_MEMORY_S = 60.0
+"""Neutral speech that a session's mean reaches back."""
+
+AVERAGE = "average.npy"
+"""The bundle's file of the mean state, float32[layers, d]; sessions start from it."""
+
 POOL = 4
 """Encoder states averaged into one frame: 80 ms, about half a syllable."""
 
@@ -69,6 +78,41 @@ def voice_inputs(
     return VoiceInputs(np.stack(pooled), mask.astype(np.float32), features)
 
 
+class VoiceSession:
+    """How this voice sounds at rest, learnt while it is heard; taken off the states, it leaves the emotion.
+
+    The mean state of what was heard as neutral stands for the speaker (iterative feature normalisation, Busso et al.
+    2011), trusted the more the longer it was heard: at first nothing is taken off. One session is one speaker.
+    """
+
+    def __init__(self, average: NDArray[np.float32]) -> None:
+        """``average`` float32[layers, d]: mean state of all speakers in training."""
+        self._average = average
+        self._sum = np.zeros_like(average)
+        self.seconds = 0.0
+        """Speech behind the mean, each second counted by how surely it was neutral."""
+
+    def shift(self) -> NDArray[np.float32]:
+        """float32[layers, d]: to be taken off every state of this speaker."""
+        if self.seconds == 0:
+            return np.zeros_like(self._average)
+        mean = self._sum / np.float32(self.seconds)
+        return (mean - self._average) * np.float32(self.seconds / (self.seconds + SESSION_PRIOR_S))
+
+    def learn(self, states: NDArray[np.float32], mask: NDArray[np.float32], neutral: float) -> None:
+        """Add speech that was not added before: states float32[layers, T, d], its mask float32[T].
+
+        ``neutral``: the probability that it is.
+        """
+        spoken = mask > 0.5
+        weight = neutral * POOL * _SAMPLES_PER_STATE / SAMPLE_RATE
+        self._sum += states[:, spoken].sum(axis=1) * np.float32(weight)
+        self.seconds += weight * float(spoken.sum())
+        if self.seconds > SESSION_MEMORY_S:
+            self._sum *= np.float32(SESSION_MEMORY_S / self.seconds)
+            self.seconds = SESSION_MEMORY_S
+
+
 class VoiceBranch:
     """One cue per call from the last WINDOW_S seconds. Not thread-safe."""
 
@@ -92,6 +136,9 @@ class VoiceBranch:
             )
         if tuple(manifest.preprocessing["prosody"]) != FEATURES:
             raise BundleError(f"{self.bundle.id} was trained on other prosody features; train it again")
+        self._average = (
+            np.load(self.bundle.folder / AVERAGE, allow_pickle=False) if AVERAGE in manifest.files else None
+        )
         self._temperature = float(manifest.extra["temperature"])
         self._frames = round(WINDOW_S * SAMPLE_RATE / _SAMPLES_PER_STATE / POOL)
         ports = {port.name: port.shape for port in manifest.inputs}
@@ -104,6 +151,10 @@ class VoiceBranch:
         }
         self.engine = open_engine(self.bundle, backend=backend, threads=threads, shapes=shapes)
 
+    def session(self) -> VoiceSession | None:
+        """A new speaker's session for `process`; None where the bundle was not trained with sessions."""
+        return None if self._average is None else VoiceSession(self._average)
+
     def process(
         self,
         audio: NDArray[np.float32],
@@ -112,12 +163,17 @@ class VoiceBranch:
         start_ns: int,
         end_ns: int,
         person: int | None = None,
+        session: VoiceSession | None = None,
+        new_s: float = WINDOW_S,
     ) -> Cue | None:
         """Read the voice in ``audio`` float32[n], captured from ``start_ns`` to ``end_ns``.
 
         ``states`` were encoded from that audio, ``speech`` float32[k] is its speech probability in k equal parts.
         Returns None when the last WINDOW_S seconds hold less than MIN_SPEECH_S of speech: silence, breath, keyboard
         and music say nothing about a voice. The cue's interval is that of the window.
+
+        With a ``session`` the voice is judged against how it usually sounds, and the last ``new_s`` seconds, which it
+        has not heard yet, are added to it. Without one every call stands alone.
         """
         began = time.perf_counter()
         inputs = voice_inputs(audio, states, speech, WINDOW_S)
@@ -127,6 +183,8 @@ class VoiceBranch:
         count = len(inputs.mask)
         padded = np.zeros(self._shape, np.float32)
         padded[:, self._frames - count :] = inputs.states
+        if session is not None:
+            padded[:, self._frames - count :] -= session.shift()[:, None]
         mask = np.zeros(self._frames, np.float32)
         mask[self._frames - count :] = inputs.mask
         outputs = self.engine.run(
@@ -134,12 +192,17 @@ class VoiceBranch:
         )
         logits = outputs["logits"][0].astype(np.float64) / self._temperature
         probs = np.exp(logits - logits.max())
+        probs /= probs.sum()
+        if session is not None:
+            new = max(1, min(count, round(new_s / frame_s)))
+            neutral = float(probs[self.bundle.manifest.labels.index("neutral")])
+            session.learn(inputs.states[:, count - new :], inputs.mask[count - new :], neutral)
         heard = audio[-round(WINDOW_S * SAMPLE_RATE) :]
         return Cue(
             modality="voice",
             person=person,
             embedding=outputs["embedding"][0],
-            probs=fold(probs / probs.sum(), self.bundle.manifest.labels, EKMAN),
+            probs=fold(probs, self.bundle.manifest.labels, EKMAN),
             start_ns=max(start_ns, end_ns - round(WINDOW_S * 1e9)),
             end_ns=end_ns,
             quality=quality(heard, inputs.mask),
