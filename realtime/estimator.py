@@ -17,6 +17,7 @@ from ecmf.cue import MODALITIES, Cue, Modality
 from ecmf.head import EXPERTS, FusionHead
 from ecmf.smoothing import Smoother, SmoothingOptions
 from realtime.sources.base import CaptureClock
+from realtime.speaker import SHAPES, Activity, Speaker
 
 Trigger = Literal["face", "scene", "voice", "text", "tick"]
 Person = int | None
@@ -42,6 +43,8 @@ class Report:
     media_s: float | None = None
     """Media time of the sample; None for a device."""
     stage_ms: Mapping[str, float] = field(default_factory=dict)
+    activity: Activity | None = None
+    """Of a voice report: where there was a voice since the one before."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,9 @@ class Estimator:
         self._shared: dict[Modality, Cue] = {}  # scene, voice and text
         self._smoothers: dict[Person, Smoother] = {}
         self._last_report_ns: dict[Modality, int] = {}
+        self._speaker = Speaker()
+        self._said_by: tuple[Person] | None = None
+        """Whose the words are, found by the lips; None: whoever owns the voice, for only one was there."""
 
     def report(self, report: Report, now_ns: int) -> list[Decision]:
         """Take a report and decide for whom it touches, as far as the pace admits it."""
@@ -128,10 +134,17 @@ class Estimator:
             if modality == "face":
                 assert cue.person is not None
                 self._faces[cue.person] = cue
+                if len(cue.embedding) >= SHAPES:
+                    self._speaker.see(cue.person, cue.end_ns, cue.embedding[-SHAPES:])
             else:
                 self._shared[modality] = cue
+        if report.activity is not None:
+            self._speaker.hear(report.activity)
         self._forget_the_gone(now_ns)
-        touched: list[Person] = [self.owner(now_ns)]
+        if modality == "text" and report.cues:
+            several = len(self._visible(now_ns)) > 1
+            self._said_by = (self.said_by(report.start_ns, report.end_ns, now_ns),) if several else None
+        touched: list[Person] = [self._words_owner(now_ns) if modality == "text" else self.owner(now_ns)]
         if modality == "face" and report.cues:
             touched = [cue.person for cue in report.cues]
         trigger: Trigger = modality if report.cues else "tick"
@@ -150,11 +163,22 @@ class Estimator:
         return [self._decide(person, "tick", now_ns, now_ns, now_ns, {})]
 
     def owner(self, now_ns: int) -> Person:
-        """Who owns voice and text: the largest face that is still fresh, else nobody."""
-        fresh = {p: c for p, c in self._faces.items() if self._head.usable({"face": c}, now_ns)}
-        if not fresh:
-            return None
-        return max(fresh, key=lambda person: _area(fresh[person]))
+        """Whose voice is heard: the one visible person's; of several, whose lips move with it; else nobody's."""
+        return self._speaker.who(self._visible(now_ns))
+
+    def said_by(self, start_ns: int, end_ns: int, now_ns: int) -> Person:
+        """Who of those visible said what was heard in that interval; None where that is unknown."""
+        return self._speaker.said(self._visible(now_ns), start_ns, end_ns)
+
+    def _words_owner(self, now_ns: int) -> Person:
+        if self._said_by is None:
+            return self.owner(now_ns)
+        (person,) = self._said_by
+        return person if person in self._visible(now_ns) else None
+
+    def _visible(self, now_ns: int) -> list[int]:
+        """Persons whose face is still fresh."""
+        return [p for p, c in self._faces.items() if self._head.usable({"face": c}, now_ns)]
 
     def _forget_the_gone(self, now_ns: int) -> None:
         """Drop persons whose face is past its maximum age; their smoothing starts anew if they return."""
@@ -179,8 +203,10 @@ class Estimator:
             cues["face"] = face
         if "scene" in self._shared:
             cues["scene"] = self._shared["scene"]
-        if person == self.owner(now_ns):
-            cues.update({m: self._shared[m] for m in ("voice", "text") if m in self._shared})
+        if "voice" in self._shared and person == self.owner(now_ns):
+            cues["voice"] = self._shared["voice"]
+        if "text" in self._shared and person == self._words_owner(now_ns):
+            cues["text"] = self._shared["text"]
         began = self._perf()
         fused = self._head.fuse(cues, now_ns)
         stages["fusion"] = (self._perf() - began) * 1e3
@@ -270,7 +296,3 @@ class Estimator:
                 reason = ABSENT[modality]
             states[modality] = Standing(False, reason=reason, age_ms=age_ms)
         return states
-
-
-def _area(cue: Cue) -> float:
-    return cue.bbox[2] * cue.bbox[3] if cue.bbox else 0.0

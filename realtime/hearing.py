@@ -23,6 +23,7 @@ from ecmf.vad import BLOCK, SpeechDetector
 from realtime.estimator import Report
 from realtime.message import EngineUse
 from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE, CaptureClock
+from realtime.speaker import Activity
 from realtime.stages import use_of
 
 log = logging.getLogger("ecmf.hearing")
@@ -85,6 +86,7 @@ class RememberingDetector:
         self._detector = detector
         self.recent: deque[float] = deque(maxlen=round(seconds * SAMPLE_RATE / BLOCK))
         """Speech probability of the latest blocks of 32 ms."""
+        self._untold = 0
 
     @property
     def waiting(self) -> int:
@@ -94,7 +96,13 @@ class RememberingDetector:
     def process(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         probabilities = self._detector.process(audio)
         self.recent.extend(probabilities.tolist())
+        self._untold += len(probabilities)
         return probabilities
+
+    def news(self) -> NDArray[np.float32]:
+        """What was judged since the last call, as far as it is kept."""
+        untold, self._untold = min(self._untold, len(self.recent)), 0
+        return np.array(self.recent, np.float32)[len(self.recent) - untold :]
 
     def reset(self) -> None:
         self._detector.reset()
@@ -116,6 +124,7 @@ class Hearing:
         self._encoder = encoder
         self._words_encoder = words_encoder or encoder
         self._voice = voice
+        self._session = voice.session()
         self._detector = RememberingDetector(detector, WINDOW_S)
         self._transcriber = Transcriber(decoder, self._detector) if decoder is not None else None
         self._audio = np.zeros(0, np.float32)
@@ -212,7 +221,7 @@ class Hearing:
             states = self._encoder.encode(audio)
             stages["encoder"] = (time.perf_counter() - began) * 1e3
         start_ns = end_ns - min(len(audio), round(WINDOW_S * SAMPLE_RATE)) * SAMPLE_NS
-        cue = self._voice.process(audio, states, speech, start_ns, end_ns)
+        cue = self._voice.process(audio, states, speech, start_ns, end_ns, session=self._session, new_s=HOP_S)
         if cue is not None:
             stages |= cue.stage_ms
         return self._report((cue,) if cue is not None else (), start_ns, end_ns, sound, stages)
@@ -220,7 +229,10 @@ class Hearing:
     def _report(
         self, cues: tuple[Cue, ...], start_ns: int, end_ns: int, sound: Sound, stages: dict[str, float]
     ) -> Report:
-        return Report("voice", cues, start_ns, end_ns, sound.clock, sound.media_end_s, stages)
+        speech = self._detector.news()
+        judged_ns = self._end_ns - self._detector.waiting * SAMPLE_NS
+        activity = Activity(judged_ns - len(speech) * BLOCK * SAMPLE_NS, BLOCK * SAMPLE_NS, speech)
+        return Report("voice", cues, start_ns, end_ns, sound.clock, sound.media_end_s, stages, activity)
 
     def _tell(self, events: list[TranscriptEvent], sound: Sound, stages: dict[str, float]) -> Iterator[Said]:
         """The transcript of each utterance that these events change, as it stands after them."""

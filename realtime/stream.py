@@ -69,7 +69,7 @@ class Stream:
             Transcript(
                 run=self._run,
                 source=self._source,
-                person=self._estimator.owner(self._clock.monotonic_ns()),
+                person=self._estimator.said_by(said.start_ns, said.heard_ns, self._clock.monotonic_ns()),
                 utterance=said.utterance,
                 text=said.text.strip(),
                 partial=said.partial.strip(),

@@ -1,5 +1,6 @@
 """Given cues and times, what is decided for whom, how often, and why not."""
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 
@@ -8,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecmf.branches.face.blendshapes import NAMES
 from ecmf.cue import Cue, Modality
 from ecmf.head import EVIDENCE, EXPERTS, MAX_AGE_S, Fused, aged_quality
 from ecmf.labels import EKMAN
 from realtime.estimator import Decision, Estimator, Pace, Report
+from realtime.speaker import SHAPES, Activity
 
 MS = 1_000_000
 ALL: frozenset[Modality] = frozenset(("face", "scene", "voice", "text"))
@@ -101,14 +104,74 @@ def test_a_stalled_source_becomes_stale() -> None:
     assert decision.label is None and decision.reason == "stale"
 
 
-def test_voice_and_text_belong_to_the_largest_face() -> None:
+def two_faces(end_ms: float, mouths: tuple[float, float]) -> tuple[Cue, Cue]:
+    """Persons 1 (smaller) and 2, whose mouths are so far open."""
+    faces = []
+    for person, opened in enumerate(mouths, start=1):
+        shapes = np.zeros(SHAPES, np.float32)
+        shapes[NAMES.index("jawOpen")] = opened
+        face = cue("face", "neutral", end_ms, person=person, size=40 * person)
+        faces.append(dataclasses.replace(face, embedding=np.concatenate([face.embedding, shapes])))
+    return faces[0], faces[1]
+
+
+def talk(est: Estimator, speaker: int, start_ms: float, end_ms: float) -> list[Decision]:
+    """Both are seen at 20 frames a second, a voice is heard, and the lips of one move with it; the last decisions."""
+    decisions: list[Decision] = []
+    for ms in np.arange(start_ms, end_ms, 50.0):
+        opened = 0.4 * float(ms % 200 < 100)
+        say(est, "face", *two_faces(ms, (opened, 0.0) if speaker == 1 else (0.0, opened)), end_ms=ms)
+        if ms % 250 == 0:
+            voice = cue("voice", "anger", ms)
+            heard = Activity(round((ms - 250) * MS), 25 * MS, np.ones(10, np.float32))
+            report = Report("voice", (voice,), voice.start_ns, voice.end_ns, "file", activity=heard)
+            decisions = est.report(report, round((ms + 10) * MS))
+    return decisions
+
+
+def test_of_two_the_voice_is_theirs_whose_lips_move_with_it() -> None:
+    for speaker in (1, 2):
+        est = estimator()
+        (decision,) = talk(est, speaker, 0, 2500)
+        assert decision.person == speaker and decision.modalities["voice"].present
+        decisions = say(est, "face", *two_faces(2500, (0, 0)), end_ms=2500)
+        assert {d.person: d.modalities["voice"].reason for d in decisions} == {
+            speaker: None,
+            3 - speaker: "other_person",
+        }
+
+
+def test_of_two_whose_lips_rest_the_voice_is_nobodys() -> None:
     est = estimator()
-    say(est, "voice", cue("voice", "anger", 90), end_ms=90)
-    faces = (cue("face", "neutral", 100, person=1, size=50), cue("face", "neutral", 100, person=2, size=90))
-    small, large = say(est, "face", *faces, end_ms=100)
-    assert (small.person, large.person) == (1, 2)
-    assert not small.modalities["voice"].present and small.modalities["voice"].reason == "other_person"
-    assert large.modalities["voice"].present
+    say(est, "face", *two_faces(80, (0, 0)), end_ms=80)
+    (decision,) = say(est, "voice", cue("voice", "anger", 90), end_ms=90)
+    assert decision.person is None and decision.modalities["voice"].present
+    decisions = say(est, "face", *two_faces(120, (0, 0)), end_ms=120)
+    assert [d.modalities["voice"].reason for d in decisions] == ["other_person"] * 2
+
+
+def test_words_stay_with_who_said_them_when_the_other_one_goes_on() -> None:
+    est = estimator()
+    talk(est, 1, 0, 2500)
+    talk(est, 2, 2500, 5000)
+    said = dataclasses.replace(cue("text", "fear", 2200), start_ns=500 * MS)
+    (decision,) = est.report(Report("text", (said,), said.start_ns, said.end_ns, "file"), 5000 * MS)
+    assert decision.person == 1 and decision.modalities["text"].present
+    assert decision.modalities["voice"].reason == "other_person"
+    assert est.owner(5000 * MS) == 2
+    # She leaves: her words are not given to the one who stays.
+    alone = two_faces(5600, (0, 0))[1]
+    (decision,) = say(est, "face", alone, end_ms=5600)
+    assert decision.person == 2 and decision.modalities["text"].reason == "other_person"
+
+
+def test_one_visible_person_owns_voice_and_words() -> None:
+    est = estimator()
+    say(est, "face", cue("face", "neutral", 100, person=4), end_ms=100)
+    pairs: list[tuple[Modality, float]] = [("voice", 150), ("text", 160)]
+    for modality, end_ms in pairs:
+        (decision,) = say(est, modality, cue(modality, "anger", end_ms), end_ms=end_ms)
+        assert decision.person == 4 and decision.modalities[modality].present
 
 
 def test_a_voice_without_a_visible_person_belongs_to_nobody() -> None:
