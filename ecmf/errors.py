@@ -37,11 +37,11 @@ class DataError(EcmfError):
 
 
 class MissingExtra(EcmfError):
-    """An optional package is not installed."""
+    """An optional package is not installed, or cannot be loaded."""
 
 
 def need(module: str, extra: str) -> ModuleType:
-    """Import ``module``, or raise MissingExtra naming the extra that brings it.
+    """Import ``module``, or raise MissingExtra naming the extra that brings it, or what its libraries lack.
 
     ``ecmf`` and ``realtime`` import with numpy alone; a heavy package is imported where it is first used.
     """
@@ -53,4 +53,9 @@ def need(module: str, extra: str) -> ModuleType:
             raise
         raise MissingExtra(
             f"{top} is not installed; install it with: pip install 'ecmf-live[{extra}]'"
+        ) from None
+    except ImportError as error:
+        raise MissingExtra(
+            f"{module} is installed but cannot be loaded ({str(error).splitlines()[0]}); is there enough memory, and "
+            "are the system libraries that it needs?"
         ) from None

@@ -97,6 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except EcmfError as error:
             print(f"ecmf-live: {' '.join(str(error).split())}", file=sys.stderr)
             code = error.exit_code
+        except MemoryError as error:
+            what = f" ({error})" if str(error) else ""
+            print(
+                f"ecmf-live: not enough memory{what}; free some, or leave parts out: --llm off, --asr off, --mic off",
+                file=sys.stderr,
+            )
+            code = 2
         return code if arguments is not None else leave(code)
 
 

@@ -99,10 +99,10 @@ def fill(tree: type[Tree], file: Path | None, said: Mapping[str, str | bool]) ->
                 raise UsageError(_unknown(f"{file}: unknown key", f"[{name}] {key}", key, keys))
         values: dict[str, Any] = {}
         for entry in entries:
+            if entry.key in given:  # checked even where the command line wins: it would be wrong the next time
+                values[entry.field] = _from_toml(entry, given[entry.key], f"{file}: [{name}] {entry.key}")
             if entry.flag in said:
                 values[entry.field] = _from_text(entry, said[entry.flag])
-            elif entry.key in given:
-                values[entry.field] = _from_toml(entry, given[entry.key], f"{file}: [{name}] {entry.key}")
         parts[name] = kind(**values)
     return tree(**parts)
 
@@ -179,5 +179,5 @@ def _expected(entry: Entry) -> str:
     if option.choices:
         return "one of " + ", ".join(option.choices)
     if entry.kind in (int, float):
-        return f"a {'whole ' if entry.kind is int else ''}number from {option.low:g} to {option.high:g}"
+        return f"a {'whole ' if entry.kind is int else ''}number from {option.low:.15g} to {option.high:.15g}"
     return {bool: "true or false", Path: "a path"}.get(entry.kind, "a name without blanks around it")

@@ -238,16 +238,21 @@ class Worker:
             self._on_down(self)
         if again:
             self.restarts += 1
-            self.reason = f"restarted after: {error}"
-            log.warning("%s failed (%s: %s); restarting it", self.name, type(error).__name__, error)
+            self.reason = f"restarted after: {_line(error)}"
+            log.warning("%s failed (%s: %s); restarting it", self.name, type(error).__name__, _line(error))
             self._begin(self._pause_s)
 
     def _end(self, error: Exception | None) -> None:
         if error is not None:
-            self.reason = f"off: {error}"
-            log.error("%s is off: %s", self.name, error)
+            self.reason = f"off: {_line(error)}"
+            log.error("%s is %s", self.name, self.reason)
             if self._on_off is not None:
                 self._on_off(self, error)
         self.finished = True
         if self._on_end is not None:
             self._on_end()
+
+
+def _line(error: Exception) -> str:
+    """What it says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
