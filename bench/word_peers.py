@@ -80,13 +80,12 @@ def peer(
         for number, recording in enumerate(recordings):
             files.append(Path(folder) / f"{number}.npy")
             np.save(files[-1], recording.audio)
-        run = subprocess.run(
-            [str(python), str(PEER), str(model_folder(model)), *map(str, files)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+        command = [str(python), str(PEER), str(model_folder(model)), *map(str, files)]
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+        except OSError as error:
+            raise PeerError(f"--peer {python} cannot be run: {error.strerror}") from None
     if run.returncode:
         last = (run.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise PeerError(f"--peer {python}: {last}; install whisperlivekit, faster-whisper and torch there")
