@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ecmf.branches.face.quality import turn
 from ecmf.bundle import Bundle, load_bundle
 from ecmf.engines.base import Engine
 from ecmf.engines.cache import cache_dir
@@ -17,9 +20,21 @@ from ecmf.labels import EKMAN, FERPLUS, fold
 from train import face_crops
 from train.calibrate_face import calibration_error, recalls, softmax
 from train.datasets import ferplus, muxspace
-from train.face_changes import CHANGES, HEIGHTS, Picture, at_height, subject
+from train.face_changes import (
+    CHANGES,
+    HEIGHTS,
+    Change,
+    Picture,
+    Subject,
+    subject,
+    to_height,
+)
+from train.face_changes import VERSION as CHANGES_VERSION
 
 _HAPPINESS, _NEUTRAL = FERPLUS.index("happiness"), FERPLUS.index("neutral")
+
+TURNS = (0, 10, 20, 30, 90)
+"""Degrees of head turn at which the table is divided."""
 
 
 class FaceModel:
@@ -167,46 +182,89 @@ def evaluate(
     rows_mux = np.flatnonzero(mux.split == "test")
     crops_mux = face_crops.corpus(cache, mux_path, model.size, lambda: cropper).rows(rows_mux)
     found = crops_mux.aligned
-    result["muxspace_test"] = happy_or_neutral(
-        model.probs(crops_mux.rows(np.flatnonzero(found))), mux.label[rows_mux][found]
-    )
+    rows_mux, truth_mux = rows_mux[found], mux.label[rows_mux][found]
+    probs_mux = model.probs(crops_mux.rows(np.flatnonzero(found)))
+    result["muxspace_test"] = happy_or_neutral(probs_mux, truth_mux)
     result["muxspace_test"]["left_out_no_face_found"] = int((~found).sum())
+    tell("heads turned away")
+    turned = turns((fer.pictures[row] for row in rows), face_crops.FER_VIEW, cropper)
+    turned_mux = turns((mux.picture(int(row)) for row in rows_mux), face_crops.PHOTO_VIEW, cropper)
+    result["head_turn_degrees"] = {}
+    for low, high in itertools.pairwise(TURNS):
+        part = crops.aligned & (turned >= low) & (turned < high)
+        part_mux = (turned_mux >= low) & (turned_mux < high)
+        there = happy_or_neutral(probs_mux[part_mux], truth_mux[part_mux])
+        result["head_turn_degrees"][f"{low} to {high}"] = {
+            "ferplus_n": int(part.sum()),
+            "ferplus_accuracy": float((probs.argmax(axis=1) == truth)[part].mean()),
+            "muxspace_n": there["n"],
+            "muxspace_happy_or_neutral": there["balanced_accuracy"],
+        }
     rng = np.random.default_rng(0)
-    two = rows_mux[np.isin(mux.label[rows_mux], (_HAPPINESS, _NEUTRAL)) & found]
+    two = rows_mux[np.isin(truth_mux, (_HAPPINESS, _NEUTRAL))]
     two = np.sort(rng.choice(two, min(sample, len(two)), replace=False))
     some = np.sort(rng.choice(rows, min(sample, len(rows)), replace=False))
-    faces = [subject(fer.pictures[row], face_crops.FER_VIEW, cropper) for row in some]
-    photos = [subject(mux.picture(int(row)), face_crops.PHOTO_VIEW, cropper) for row in two]
+    of_fer = _Sample(fer_path, face_crops.FER_VIEW, cache, cropper, lambda: [fer.pictures[r] for r in some])
+    of_mux = _Sample(
+        mux_path, face_crops.PHOTO_VIEW, cache, cropper, lambda: [mux.picture(int(r)) for r in two]
+    )
     result["robustness"] = {}
     for name, change in CHANGES.items():
         tell(f"robustness: {name}")
-        changed = [change(face, np.random.default_rng(seed)) for seed, face in enumerate(faces)]
-        row = _fer_row(model, cropper, changed, fer.majority[some])
-        changed = [change(face, np.random.default_rng(seed)) for seed, face in enumerate(photos)]
-        result["robustness"][name] = {**row, **_mux_row(model, cropper, changed, mux.label[two])}
+        changed = of_fer.changed(f"{name}, {sample}", change, model.size)
+        right = model.probs(changed).argmax(axis=1) == fer.majority[some]
+        result["robustness"][name] = {
+            "ferplus_n": len(some),
+            "ferplus_accuracy": float(right.mean()),
+            "ferplus_landmarks_found": float(changed.aligned.mean()),
+            **_mux_row(model, of_mux.changed(f"{name}, {sample}", change, model.size), mux.label[two]),
+        }
     result["face_height_px"] = {}
     for height in HEIGHTS:
         tell(f"faces of {height} pixels")
-        changed = [at_height(face, height) for face in photos]
-        result["face_height_px"][str(height)] = _mux_row(model, cropper, changed, mux.label[two])
+        changed = of_mux.changed(f"{height} px, {sample}", to_height(height), model.size)
+        result["face_height_px"][str(height)] = _mux_row(model, changed, mux.label[two])
     return result
 
 
-def _fer_row(
-    model: FaceModel, cropper: face_crops.Cropper, pictures: list[Picture], truth: Any
-) -> dict[str, Any]:
-    crops = face_crops.extract(pictures, len(pictures), model.size, face_crops.FER_VIEW, cropper)
-    return {
-        "ferplus_n": len(truth),
-        "ferplus_accuracy": float((model.probs(crops).argmax(axis=1) == truth).mean()),
-        "ferplus_landmarks_found": float(crops.aligned.mean()),
-    }
+class _Sample:
+    """Some pictures of a corpus, and their crops after a change, which ``cache`` keeps."""
+
+    def __init__(
+        self,
+        source: Path,
+        view: face_crops.View,
+        cache: Path,
+        cropper: face_crops.Cropper,
+        pictures: Callable[[], list[Picture]],
+    ) -> None:
+        self._source, self._view, self._cache, self._cropper = source, view, cache, cropper
+        self._pictures = pictures
+
+    @cached_property
+    def _subjects(self) -> list[Subject]:
+        return [subject(picture, self._view, self._cropper) for picture in self._pictures()]
+
+    def changed(self, what: str, change: Change, size: int) -> face_crops.Crops:
+        """``what`` names change and sample for the cache."""
+
+        def make() -> face_crops.Crops:
+            pictures = [change(face, np.random.default_rng(n)) for n, face in enumerate(self._subjects)]
+            return face_crops.extract(pictures, len(pictures), size, self._view, self._cropper)
+
+        return face_crops.cached(
+            self._cache, self._source, size, self._view, make, f"{CHANGES_VERSION}: {what}"
+        )
 
 
-def _mux_row(
-    model: FaceModel, cropper: face_crops.Cropper, pictures: list[Picture], truth: Any
-) -> dict[str, Any]:
-    crops = face_crops.extract(pictures, len(pictures), model.size, face_crops.PHOTO_VIEW, cropper)
+def turns(
+    pictures: Iterable[Picture], view: face_crops.View, cropper: face_crops.Cropper
+) -> NDArray[np.float64]:
+    """float64[n]: degrees by which each head is turned or tilted away from the camera."""
+    return np.array([turn(cropper.landmarks(picture, view.spread)) for picture in pictures])
+
+
+def _mux_row(model: FaceModel, crops: face_crops.Crops, truth: Any) -> dict[str, Any]:
     row = happy_or_neutral(model.probs(crops), truth)
     return {
         "muxspace_n": row["n"],

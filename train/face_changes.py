@@ -1,4 +1,4 @@
-"""Faces made harder: small, blurred, dark, tilted, covered. Used on pictures, before landmarks and alignment."""
+"""Faces made harder: small, blurred, dark, coloured, tilted, covered; on pictures, before landmarks and alignment."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from train.face_crops import PRESENCE, Cropper, View
 
 Picture = NDArray[np.uint8]
 
+VERSION = 1
+"""Raise it when a change of the same name would give other pictures."""
 HEIGHTS = (24, 32, 40, 48, 64, 80, 120, 160, 200)
 """Pixels from the forehead to the chin: the height of the aligned crop in the picture."""
 
@@ -55,6 +57,11 @@ def at_height(face: Subject, height: float) -> Picture:
     scale = height / face.side
     size = [max(8, round(n * scale)) for n in face.picture.shape[1::-1]]
     return cv2.resize(face.picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def to_height(height: float) -> Change:
+    """``at_height`` as a change."""
+    return lambda face, rng: at_height(face, height)
 
 
 def blur(share: float) -> Change:
@@ -112,6 +119,16 @@ def jpeg(quality: int) -> Change:
     return change
 
 
+def light(blue: float, green: float, red: float) -> Change:
+    """Coloured light: each channel times its factor; a grey picture takes on the colour."""
+
+    def change(face: Subject, rng: np.random.Generator) -> Picture:
+        picture = face.picture if face.picture.ndim == 3 else np.repeat(face.picture[..., None], 3, axis=2)
+        return np.clip(np.round(picture * np.array([blue, green, red])), 0, 255).astype(np.uint8)
+
+    return change
+
+
 CHANGES: Mapping[str, Change] = {
     "as it is": lambda face, rng: face.picture,
     "blur, sigma 3 % of the face": blur(0.03),
@@ -123,4 +140,6 @@ CHANGES: Mapping[str, Change] = {
     "head tilted 20 degrees": tilt(20),
     "head tilted 40 degrees": tilt(40),
     "JPEG quality 20": jpeg(20),
+    "warm light (red x 1.3, blue x 0.5)": light(0.5, 0.9, 1.3),
+    "screen light (blue x 1.4, red x 0.4)": light(1.4, 0.9, 0.4),
 }

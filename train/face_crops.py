@@ -183,13 +183,19 @@ def extract(
     return Crops(face, shapes, presence)
 
 
-def cached(cache: Path, source: Path, size: int, view: View, make: Callable[[], Crops]) -> Crops:
-    """``make()``, kept in ``cache`` under a name made of the source file, the size and how faces are cut out."""
+def cached(
+    cache: Path, source: Path, size: int, view: View, make: Callable[[], Crops], what: str = ""
+) -> Crops:
+    """``make()``, kept in ``cache`` under a name made of the source file, the size and how faces are cut out.
+
+    ``what``: which pictures of the source, and how they were changed; empty for all of them, as they are.
+    """
     from ecmf.branches.face import align, landmarks
 
     stat = source.stat()
     how = (VERSION, size, view, align.template(size).round(3).tolist(), landmarks.MARGIN, PRESENCE)
-    key = hashlib.sha256(repr((source.name, stat.st_size, how)).encode()).hexdigest()[:16]
+    named = (source.name, stat.st_size, how, what) if what else (source.name, stat.st_size, how)
+    key = hashlib.sha256(repr(named).encode()).hexdigest()[:16]
     path = cache / f"face-crops-{source.stem}-{size}-{key}.npz"
     if path.is_file():
         with np.load(path) as stored:
