@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -40,6 +40,11 @@ class Track:
         seconds = min((now_ns - self.seen_ns) / 1e9, 0.5)
         return _centre(self.landmarks) + self.velocity * seconds
 
+    def scale(self, x: float, y: float) -> None:
+        """The same face in a picture of another size."""
+        self.landmarks = replace(self.landmarks, points=self.landmarks.points * np.array([x, y, x], np.float32))
+        self.velocity = self.velocity * (x, y)
+
     def update(self, landmarks: Landmarks, now_ns: int) -> None:
         seconds = (now_ns - self.seen_ns) / 1e9
         if 0 < seconds < 0.5 and not self.lost:
@@ -55,7 +60,7 @@ class Tracker:
     """Follows up to ``max_faces`` people. The finder runs only when someone may have come or gone.
 
     A followed face costs one run of the landmark model a frame, in the region of its previous landmarks. Time is
-    passed in; a frame older than the one before starts afresh, with new numbers.
+    passed in; a frame older than the one before starts afresh, with new numbers. Frames may change their size.
     """
 
     def __init__(self, finder: Finder, landmarker: Landmarker, *, max_faces: int = 4) -> None:
@@ -66,6 +71,8 @@ class Tracker:
         self._next_id = 0
         self._searched_ns: int | None = None
         self._now_ns: int | None = None
+        self._size: tuple[int, int] | None = None
+        """Height and width of the last frame, pixels."""
         self.stage_ms: dict[str, float] = {}
         """Time spent in the last ``follow``: detect and landmarks, milliseconds."""
 
@@ -74,6 +81,7 @@ class Tracker:
         if self._now_ns is not None and now_ns < self._now_ns:
             self._tracks, self._searched_ns = [], None
         self._now_ns = now_ns
+        self._resize(frame.shape[0], frame.shape[1])
         self.stage_ms = {"detect": 0.0, "landmarks": 0.0}
         self._tracks = [t for t in self._tracks if now_ns - t.seen_ns <= MEMORY_NS]
         followed = self._followed()
@@ -88,6 +96,14 @@ class Tracker:
             self._search(frame, now_ns)
         followed = self._followed()
         return sorted(followed, key=lambda t: -t.landmarks.box[2] * t.landmarks.box[3])[: self._max_faces]
+
+    def _resize(self, height: int, width: int) -> None:
+        """A camera may change its size while it runs: people stay who they are, and are looked for anew."""
+        if self._size is not None and self._size != (height, width):
+            for track in self._tracks:
+                track.scale(width / self._size[1], height / self._size[0])
+            self._searched_ns = None
+        self._size = height, width
 
     def _followed(self) -> list[Track]:
         return [t for t in self._tracks if not t.lost]
