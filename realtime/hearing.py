@@ -77,6 +77,8 @@ class Said:
     """The same with its scores, for the text branch."""
     language: str = "en"
     """Whisper's code of the language that is spoken."""
+    paused: bool = False
+    """Speech has paused and all of it is committed: it may end here."""
 
 
 class RememberingDetector:
@@ -181,7 +183,7 @@ class Hearing:
             began = time.perf_counter()
             events = self._transcriber.step(window, shared[1].last_padded)
             stages = {"encoder": shared[2], "decoder": (time.perf_counter() - began) * 1e3}
-            yield from self._tell(events, sound, stages)
+            yield from self._tell(events, sound, stages, paused=window.settles)
             shared = None
             window = self._transcriber.window()
 
@@ -234,7 +236,9 @@ class Hearing:
         activity = Activity(judged_ns - len(speech) * BLOCK * SAMPLE_NS, BLOCK * SAMPLE_NS, speech)
         return Report("voice", cues, start_ns, end_ns, sound.clock, sound.media_end_s, stages, activity)
 
-    def _tell(self, events: list[TranscriptEvent], sound: Sound, stages: dict[str, float]) -> Iterator[Said]:
+    def _tell(
+        self, events: list[TranscriptEvent], sound: Sound, stages: dict[str, float], paused: bool = False
+    ) -> Iterator[Said]:
         """The transcript of each utterance that these events change, as it stands after them."""
         changed: dict[int, Said] = {}
         for event in events:
@@ -267,7 +271,7 @@ class Hearing:
         # An utterance of which no word was settled has no end, but the next one to be heard of comes after it.
         latest = max(changed, default=0)
         self._said = {n: said for n, said in self._said.items() if n >= latest and not said.final}
-        yield from changed.values()
+        yield from (replace(said, paused=paused) for said in changed.values())
 
     def _as_it_stood(self, number: int, start_ns: int, sound: Sound, stages: dict[str, float]) -> Said:
         now: dict[str, Any] = {

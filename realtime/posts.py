@@ -192,7 +192,7 @@ class Listen:
 
 
 class Read:
-    """Runs the text branch on what was said, and passes ended utterances on to the language model."""
+    """Runs the text branch on what was said, and passes utterances on to the language model at each pause."""
 
     def __init__(
         self,
@@ -223,13 +223,13 @@ class Read:
                 self.waits.note((self._clock.monotonic_ns() - said.heard_ns) * 1e-6)
             for report in stage.read(said):
                 self._exchange.hand_over(shift, report)
-            if said.final and said.enrichment is None and self._ended is not None:
+            if (said.final or said.paused) and said.enrichment is None and self._ended is not None:
                 offer(self._ended, said, shift)
             shift.beat()
 
 
 class Enrich:
-    """Runs the language model on utterances that have ended; nothing waits for it."""
+    """Runs the language model on utterances that have paused or ended; nothing waits for it."""
 
     def __init__(
         self, build: Callable[[], Enriching | None], exchange: Exchange, ended: Words, words: Words

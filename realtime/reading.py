@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ecmf.branches.text import TextBranch
-from ecmf.enrich import Enricher
+from ecmf.enrich import Enricher, Enrichment
 from realtime.estimator import Report
 from realtime.hearing import Said
 from realtime.message import EngineUse
@@ -62,32 +62,43 @@ class Reading:
 
 
 class Enriching:
-    """Asks the language model about utterances that have ended. Not thread-safe."""
+    """Asks the language model about utterances. Not thread-safe.
+
+    At a pause already, before it is known whether the utterance ends there: when it does, the answer is there.
+    """
 
     def __init__(self, enricher: Enricher, *, deadline_s: float | None = DEADLINE_S) -> None:
         """``deadline_s`` None: it may take as long as it needs."""
         self._enricher = enricher
         self._deadline_s = float("inf") if deadline_s is None else deadline_s
-        self._history: deque[str] = deque(maxlen=HISTORY)
+        self._read: tuple[int, str, Enrichment] | None = None
+        """The last answer, and the utterance and words that it is to."""
         self.engines = {"enrichment": EngineUse(backend="llama.cpp", precision=enricher.path.stem)}
 
     def enrich(self, said: Said) -> Said | None:
         """The transcript of an ended utterance once more, with its cues; None when the deadline passed before.
 
+        An utterance that has only paused is read, but not given back. No earlier utterance is read with it: on MELD
+        dev the cues were worth no more for it (bench/enrichment.py), and it would cost as much again.
         Raises WeightError when the model fails.
         """
         text = said.text.strip()
-        if not text or not said.final or said.language != READS:
+        if not text or not (said.final or said.paused) or said.language != READS:
             return None
-        began = time.perf_counter()
-        found = self._enricher.enrich(
-            text, tuple(self._history), lambda: time.perf_counter() - began > self._deadline_s
-        )
-        self._history.append(text)
-        if found is None:
+        spent: dict[str, float] = {}
+        if self._read is None or self._read[:2] != (said.utterance, text):
+            began = time.perf_counter()
+            found = self._enricher.enrich(
+                text, expired=lambda: time.perf_counter() - began > self._deadline_s
+            )
+            if found is None:
+                return None
+            self._read = said.utterance, text, found
+            spent = {"enrichment": (time.perf_counter() - began) * 1e3}
+        if not said.final:
             return None
-        spent = {"enrichment": (time.perf_counter() - began) * 1e3}
-        return replace(said, new=(), cues=found.cues, enrichment=found, stage_ms=spent)
+        answer = self._read[2]
+        return replace(said, new=(), cues=answer.cues, enrichment=answer, stage_ms=spent)
 
     def close(self) -> None:
         """Free the model's memory."""

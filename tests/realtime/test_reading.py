@@ -57,6 +57,12 @@ def test_the_language_model_is_asked_about_english_that_has_ended(weight: Callab
     assert found is not None
     assert found.cues
     assert found.enrichment is not None
+    paused = replace(said("en", "We lost everything."), final=False, paused=True)
+    assert enriching.enrich(paused) is None  # read ahead, given back when it has ended
+    ended = enriching.enrich(replace(paused, final=True))
+    assert ended is not None
+    assert "enrichment" not in ended.stage_ms
+    assert ended.cues
     late = Enriching(Enricher(weight("smollm2-135m")), deadline_s=0.0)
     assert late.enrich(said("en")) is None
     enriching.close()
