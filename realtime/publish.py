@@ -62,6 +62,8 @@ class Sinks:
         self._next: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._closed = False
+        self._before: dict[str, float] = {}
+        """What encoding the last estimate and handing it to the socket took: known too late to stand in itself."""
 
     def publish(self, message: Message) -> Message:
         """Stamp, encode once, and pass on; returns the message as published. After ``close`` nothing is sent."""
@@ -78,12 +80,14 @@ class Sinks:
             force_setattr(stamped, "t_publish_ns", now_ns)
             if isinstance(stamped, Estimate) and stamped.latency_ms is not None:
                 total = round((now_ns - stamped.t_capture_ns) * 1e-6, 3)
-                force_setattr(stamped, "latency_ms", {**stamped.latency_ms, "total": total})
+                force_setattr(stamped, "latency_ms", {**stamped.latency_ms, **self._before, "total": total})
             payload = encode(stamped)
             if self._transcript or not isinstance(stamped, Transcript):
                 self._next[name] += 1
                 for sink in self._sinks:
                     sink.write(stamped, name, payload)
+                    if sink is self._sinks[0] and isinstance(stamped, Estimate):
+                        self._before = {"publish": round((self._now_ns() - now_ns) * 1e-6, 3)}
             for sink in self._local:
                 sink.write(stamped, name, payload)
             return stamped

@@ -71,21 +71,23 @@ def drain(socket: zmq.Socket[Any], until_seq: int) -> list[dict[str, Any]]:
     return found
 
 
-def test_what_is_published_is_a_copy_with_its_stamps() -> None:
+def test_what_is_published_is_a_copy_with_its_stamps_and_what_the_one_before_took() -> None:
     kept = Kept()
-    sinks = Sinks([kept], now_ns=lambda: 1_500_000_000)
+    clock = iter(range(1_500_000_000, 2_000_000_000, 250_000))  # each reading is 0.25 ms after the last
+    sinks = Sinks([kept], now_ns=lambda: next(clock))
     mine = estimate(t_capture_ns=1_000_000_000, latency_ms={"total": 0.0, "face": 4.0})
-    sinks.publish(mine)
-    published = sinks.publish(mine)
+    first, second = sinks.publish(mine), sinks.publish(mine)
     assert (mine.seq, mine.t_publish_ns, mine.wall, mine.latency_ms) == (
         0,
         0,
         "",
         {"total": 0.0, "face": 4.0},
     )
-    assert isinstance(published, Estimate) and published.latency_ms == {"total": 500.0, "face": 4.0}
-    assert (published.seq, published.t_publish_ns) == (1, 1_500_000_000) and published.wall
-    assert decode(kept.payloads[-1][1]) == published
+    assert isinstance(first, Estimate) and first.latency_ms == {"total": 500.0, "face": 4.0}
+    assert isinstance(second, Estimate)
+    assert second.latency_ms == {"total": 500.5, "face": 4.0, "publish": 0.25}
+    assert (second.seq, second.t_publish_ns) == (1, 1_500_500_000) and second.wall
+    assert decode(kept.payloads[-1][1]) == second
 
 
 def test_a_plain_subscriber_gets_what_every_other_sink_gets(context: zmq.Context[Any]) -> None:
