@@ -15,8 +15,8 @@ from ecmf.bundle import Bundle
 from ecmf.engines.base import Arrays, Engine, EngineSpec
 from ecmf.engines.profiles import profiles
 
-ROUNDS = 25
-LIMIT_S = 0.5
+ROUNDS = 12
+LIMIT_S = 0.25
 """All candidates together, of one model, once five rounds are done."""
 SAMPLES = 2
 """Inputs of different shapes, such as short and long speech."""
