@@ -95,9 +95,9 @@ def _open_devices(config: Config) -> Inputs:
             inputs.notes.append(str(error))
     if asked.mic != "off":
         try:
-            inputs.audio = open_microphone(asked.mic)
+            inputs.audio = open_microphone(asked.mic, channel=asked.mic_channel)
         except SourceError as error:
-            if asked.mic is not None:
+            if asked.mic is not None or asked.mic_channel is not None:
                 inputs.close()
                 raise
             inputs.notes.append(str(error))
@@ -129,7 +129,7 @@ class Models:
                 raise BundleError(
                     f"{bundle.id} was fitted to {fitted_to}, here is {here}; train it again with python -m train.fit"
                 )
-        return FusionHead(bundle, backend=self._config.models.engine)
+        return FusionHead(bundle, backend=self._config.models.engine, prior=self._config.models.prior)
 
     def estimator(self, head: FusionHead, inputs: Inputs) -> Estimator:
         pace = self._config.pace

@@ -50,6 +50,7 @@ class Checkup:
         load = self._measure(now_ns, waits, capture)
         self._exchange.effort = effort = self._governor.update(load, now_ns)
         workers = {worker.name: _state(worker, waits.get(worker.name)) for worker in self._workers}
+        skew_ms = self._exchange.skew.ms
         video, audio = self._inputs.video, self._inputs.audio
         troubles = [f"{name}: {state.reason}" for name, state in workers.items() if state.reason]
         return Health(
@@ -64,6 +65,7 @@ class Checkup:
             load=LoadState(
                 cores=round(load.cores, 3), level=self._governor.level, reduced=list(effort.reduced)
             ),
+            skew_ms=None if skew_ms is None else round(skew_ms, 1),
             notes=[*troubles, *(f"reduced: {what}" for what in effort.reduced)],
         )
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from ecmf.engines.choose import BACKENDS
 from ecmf.errors import UsageError
+from ecmf.prior import OWN, is_prior
 from realtime.options import Option, fill
 
 ADDRESS = "an address like tcp://127.0.0.1:5555 (port 1 to 65535, or * for a free one) or ipc:///tmp/ecmf"
@@ -53,6 +54,14 @@ class Input:
         Option(
             "number or name of a microphone, or off, which also mutes a file (default: the system's)",
             metavar="NAME",
+        ),
+    ] = None
+    mic_channel: Annotated[
+        int | None,
+        Option(
+            "listen to this channel of the microphone, from 1 (default: the mean of the first two)",
+            low=1,
+            high=256,
         ),
     ] = None
     duration_s: Annotated[
@@ -123,6 +132,16 @@ class Models:
         Path | None,
         Option("folder of a fusion head trained by train.fit (default: the shipped one)", metavar="DIR"),
     ] = None
+    prior: Annotated[
+        str,
+        Option(
+            "how likely each label is before anything is seen: webcam (mostly neutral), corpus (as in the data it was "
+            "trained on), uniform, or a table like neutral=0.5,happiness=0.2,… (auto: what the head was trained with)",
+            metavar="NAME",
+            valid=is_prior,
+            expected="auto, webcam, corpus, uniform, or a table like neutral=0.5,happiness=0.2,…",
+        ),
+    ] = OWN
     engine: Annotated[
         str, Option("what runs the models (auto: the first that works here)", choices=("auto", *BACKENDS))
     ] = "auto"
@@ -223,6 +242,8 @@ class Config:
             raise UsageError(
                 f"{file} brings its own sound; with it only --mic off makes sense, not {asked.mic!r}"
             )
+        if asked.mic_channel is not None and (file or asked.mic == "off"):
+            raise UsageError(f"--mic-channel is for a microphone; leave it out with {file or '--mic off'}")
         for flag, given in (("--fast", asked.fast), ("--loop", asked.loop)):
             if given and not file:
                 raise UsageError(f"{flag} is for files; add --source FILE or --demo")

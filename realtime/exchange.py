@@ -11,6 +11,7 @@ from realtime.estimator import Report
 from realtime.hearing import Said
 from realtime.message import EngineUse
 from realtime.sources.base import CaptureClock
+from realtime.watch_skew import Skew
 from realtime.workers import Shift
 
 BACKLOG = 64
@@ -27,6 +28,7 @@ class Exchange:
         """Set by the pipeline, read by each worker at its next turn."""
         self.clocks: dict[str, CaptureClock] = {}
         """What stamps the picture and the sound."""
+        self.skew = Skew()
         self._outcomes: queue.Queue[Outcome] = queue.Queue(BACKLOG)
         self._engines: dict[str, Mapping[str, EngineUse]] = {}
         self._lock = threading.Lock()

@@ -62,6 +62,8 @@ class CameraState(msgspec.Struct, frozen=True, kw_only=True):
     """Pixels of the frames; 0 while unknown."""
     clock: CaptureClock
     """What stamps its frames."""
+    faults: dict[str, Count] = {}
+    """How often it was frozen, black or lost since the start."""
 
     def __post_init__(self) -> None:
         finite("fps", self.fps, low=0)
@@ -78,6 +80,8 @@ class MicrophoneState(msgspec.Struct, frozen=True, kw_only=True):
     """Times that sound was lost because nobody took it."""
     drift_ppm: float | None = None
     """How much faster than the machine's clock the device counts; null while unknown."""
+    faults: dict[str, Count] = {}
+    """How often it was silent, clipped or lost since the start, or counted at a wrong rate."""
 
     def __post_init__(self) -> None:
         finite("rate_hz", self.rate_hz, low=0)

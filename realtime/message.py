@@ -143,7 +143,8 @@ class Estimate(Stamped, frozen=True, kw_only=True, tag_field="type", tag="emotio
     modalities: Modalities
     """What each of the four contributes."""
     latency_ms: Latency | None
-    """total: publication minus capture; and compute time per stage. Null when annotating with --fast."""
+    """total: publication minus capture; and compute time per stage, where publish is that of the estimate before.
+    Null when annotating with --fast."""
     model: str
     """Id of the fusion head's bundle."""
     engine: dict[str, EngineUse]
@@ -230,7 +231,8 @@ class Health(Stamped, frozen=True, kw_only=True, tag_field="type", tag="health")
     load: LoadState | None = None
     """Processor use and what is reduced because of it; null when not measured."""
     skew_ms: float | None = None
-    """Sound clock minus picture clock; null when one of them is missing."""
+    """Capture time of the newest sound minus that of the newest picture, median of the last seconds; null while one
+    of them is missing."""
     notes: list[str] = []
     """What is off or degraded and why, for people."""
 

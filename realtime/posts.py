@@ -66,6 +66,7 @@ class Capture:
         for frame in self._source.frames(shift.stop):
             shift.beat()
             self._exchange.clocks["picture"] = frame.clock
+            self._exchange.skew.picture(frame.end_ns)
             for slot in self._slots:
                 slot.put(frame)
             self.captured += 1
@@ -89,6 +90,7 @@ class Record:
         for block in self._source.blocks(shift.stop):
             shift.beat()
             self._exchange.clocks["sound"] = block.clock
+            self._exchange.skew.sound(block.end_ns)
             self._ring.write(block)
             shift.drops["overflow"] = self._source.overflows
 
@@ -251,7 +253,7 @@ class Enrich:
                     continue
                 if said is None:
                     return
-                found = stage.enrich(said)
+                found = stage.enrich(said, shift.idle)
                 shift.beat()
                 if found is not None:
                     self._exchange.hand_over(shift, found)

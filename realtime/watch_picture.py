@@ -104,6 +104,7 @@ class PictureWatch:
                 width=width,
                 height=height,
                 clock=self.clock,
+                faults=dict(self.faults),
             )
 
     def lose(self) -> None:

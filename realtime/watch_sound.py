@@ -96,6 +96,7 @@ class SoundWatch:
             rate_hz=round(rate_hz, 1),
             overflows=overflows,
             drift_ppm=None if drift_ppm is None else round(drift_ppm, 1),
+            faults=dict(self.faults),
         )
 
 

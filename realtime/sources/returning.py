@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -113,7 +114,12 @@ class ReturningVideo(_Returning[VideoDevice]):
 class ReturningAudio(_Returning[AudioSource]):
     """A microphone that is opened again when it was lost; ``blocks`` waits meanwhile instead of raising."""
 
-    _overflows_before = 0
+    def __init__(
+        self, first: AudioSource, reopen: Callable[[], AudioSource], retry_s: float = RETRY_S
+    ) -> None:
+        super().__init__(first, reopen, retry_s)
+        self._overflows_before = 0
+        self._faults_before: Counter[str] = Counter()
 
     @property
     def rate(self) -> int:
@@ -131,14 +137,20 @@ class ReturningAudio(_Returning[AudioSource]):
                     yield block
                 return
             except SourceLost as error:
-                before = self.overflows
+                overflows = self.overflows
+                self._faults_before.update({**self._current.condition().faults, "lost": 1})
                 if not self._comes_back(error, stop):
                     return
-                self._overflows_before = before
+                self._overflows_before = overflows
 
     def condition(self) -> MicrophoneState:
         """How it is doing now; any thread may ask."""
         from msgspec.structs import replace
 
         now = self._current.condition()
-        return replace(now, overflows=self.overflows, state="lost" if self.lost is not None else now.state)
+        return replace(
+            now,
+            overflows=self.overflows,
+            state="lost" if self.lost is not None else now.state,
+            faults=dict(self._faults_before + Counter(now.faults)),
+        )

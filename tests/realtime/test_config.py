@@ -91,6 +91,11 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
         ({"loop": True, "camera": "0"}, "--loop is for files"),
         ({"demo": True, "fast": True, "loop": True}, "never end"),
         ({"camera": "off", "mic": "off"}, "leave one of them on"),
+        (
+            {"mic": "off", "mic-channel": "2"},
+            "--mic-channel is for a microphone; leave it out with --mic off",
+        ),
+        ({"demo": True, "mic-channel": "2"}, "--mic-channel .* leave it out with --demo"),
     ],
 )
 def test_options_that_contradict_each_other(said: dict[str, str | bool], says: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ecmf.errors import SourceError
+from realtime.health import MicrophoneState
 from realtime.sources.base import AudioBlock, Frame, SourceLost
 from realtime.sources.returning import ReturningAudio, ReturningVideo
 
@@ -38,6 +39,11 @@ class Microphone:
     def __init__(self, overflows: int, *, pulled: bool) -> None:
         self.overflows = overflows
         self._pulled = pulled
+
+    def condition(self) -> MicrophoneState:
+        return MicrophoneState(
+            state="ok", rate_hz=self.rate, overflows=self.overflows, faults={"clipped": self.overflows}
+        )
 
     def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
         yield AudioBlock(np.zeros(4, np.float32), 0, 4, "adc", None)
@@ -102,4 +108,18 @@ def test_an_error_at_the_start_is_no_loss() -> None:
 def test_overflows_are_counted_across_returns() -> None:
     microphone = ReturningAudio(Microphone(2, pulled=True), lambda: Microphone(3, pulled=False), retry_s=0)
     assert len(list(microphone.blocks(threading.Event()))) == 2
-    assert microphone.overflows == 5
+    assert microphone.overflows == 5 == microphone.condition().overflows
+    assert microphone.condition().faults == {"clipped": 5, "lost": 1}
+
+
+def test_a_microphone_that_is_away_says_so() -> None:
+    states = []
+
+    def again() -> Microphone:
+        states.append(microphone.condition().state)
+        return Microphone(0, pulled=False)
+
+    microphone = ReturningAudio(Microphone(0, pulled=True), again, retry_s=0)
+    assert microphone.condition().state == "ok"
+    assert len(list(microphone.blocks(threading.Event()))) == 2
+    assert states == ["lost"] and microphone.condition().state == "ok" and microphone.returns == 1
