@@ -37,6 +37,8 @@ ENDED = 4
 """Ended utterances that may wait for the language model."""
 RELOAD_S = 15.0
 """Before the language model is loaded again after it failed: nothing is urgent about it, and a file may come back."""
+ENRICHMENT_HANG_S = 30.0
+"""It gives way to everything else, so on a busy machine a few words may take it long."""
 SILENT_NS = 500_000_000
 """After this long without a report a tick says where things stand."""
 HEALTH_NS = 1_000_000_000
@@ -128,7 +130,7 @@ class Pipeline:
                 self._add("text", read, _ender(ended), waits=read.waits)
                 if ended is not None:
                     enrich = Enrich(models.enriching, exchange, ended, words)
-                    self._add("enrichment", enrich, pause_s=self._reload_s)
+                    self._add("enrichment", enrich, pause_s=self._reload_s, hang_s=ENRICHMENT_HANG_S)
 
     def _add(
         self,
@@ -138,6 +140,7 @@ class Pipeline:
         *,
         expected: Callable[[], bool] = lambda: True,
         pause_s: float = PAUSE_S,
+        hang_s: float | None = None,
         waits: Waits | None = None,
     ) -> None:
         if waits is not None:
@@ -150,6 +153,7 @@ class Pipeline:
                 stop=self._stop,
                 expected=expected,
                 pause_s=pause_s,
+                hang_s=hang_s,
                 on_down=lambda worker: self._exchange.runs(worker.name, None),
                 on_off=self._gave_up,
                 on_end=on_end,

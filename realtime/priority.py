@@ -29,7 +29,9 @@ def giving_way(name: str, body: Callable[[T], None]) -> Callable[[T], None]:
 
     def run(argument: T) -> None:
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + nice))
+        # The process's own niceness counts: the thread that starts this one may have given way already.
+        whole = os.getpriority(os.PRIO_PROCESS, os.getpid())
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, whole + nice))
         body(argument)
 
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ecmf.branches.text import TextBranch
@@ -75,10 +75,10 @@ class Enriching:
         """The last answer, and the utterance and words that it is to."""
         self.engines = {"enrichment": EngineUse(backend="llama.cpp", precision=enricher.path.stem)}
 
-    def enrich(self, said: Said) -> Said | None:
+    def enrich(self, said: Said, alive: Callable[[], object] = lambda: None) -> Said | None:
         """The transcript of an ended utterance once more, with its cues; None when the deadline passed before.
 
-        An utterance that has only paused is read, but not given back. No earlier utterance is read with it: on MELD
+        ``alive`` is called every few tokens. An utterance that has only paused is read, but not given back. No earlier utterance is read with it: on MELD
         dev the cues were worth no more for it (bench/enrichment.py), and it would cost as much again.
         Raises WeightError when the model fails.
         """
@@ -88,9 +88,12 @@ class Enriching:
         spent: dict[str, float] = {}
         if self._read is None or self._read[:2] != (said.utterance, text):
             began = time.perf_counter()
-            found = self._enricher.enrich(
-                text, expired=lambda: time.perf_counter() - began > self._deadline_s
-            )
+
+            def expired() -> bool:
+                alive()
+                return time.perf_counter() - began > self._deadline_s
+
+            found = self._enricher.enrich(text, expired=expired)
             if found is None:
                 return None
             self._read = said.utterance, text, found

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ecmf.cue import MODALITIES
 from realtime.message import Estimate
@@ -58,13 +59,27 @@ class Summary:
         return (self.estimates - 1) / self.seconds if self.seconds > 0 and self.estimates > 1 else 0.0
 
 
+class Recent:
+    """The last KEPT numbers, in memory that is reserved once: what runs for hours must not grow."""
+
+    def __init__(self) -> None:
+        self._values = np.zeros(KEPT, np.float32)
+        self._count = 0
+
+    def append(self, value: float) -> None:
+        self._values[self._count % KEPT] = value
+        self._count += 1
+
+    def values(self) -> NDArray[np.float32]:
+        """float32[n], in no particular order."""
+        return self._values[: min(self._count, KEPT)]
+
+
 @dataclass
 class Tally:
     """Counts published estimates; one thread writes."""
 
-    latencies: dict[str, deque[float]] = field(
-        default_factory=lambda: defaultdict(lambda: deque(maxlen=KEPT))
-    )
+    latencies: dict[str, Recent] = field(default_factory=lambda: defaultdict(Recent))
     labels: Counter[str] = field(default_factory=Counter)
     present: Counter[str] = field(default_factory=Counter)
     estimates: int = 0
@@ -98,7 +113,7 @@ class Tally:
             estimates=self.estimates,
             labels=dict(self.labels.most_common()),
             present={m: self.present[m] / total for m in MODALITIES},
-            latency_ms={name: percentiles(values) for name, values in self.latencies.items() if values},
+            latency_ms={name: percentiles(kept.values()) for name, kept in self.latencies.items()},
             drops={name: count for name, count in drops.items() if count},
             cores=(time.process_time() - self._cpu_start) / wall if wall > 0 else 0.0,
             peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -108,9 +123,8 @@ class Tally:
         )
 
 
-def percentiles(values: deque[float] | list[float]) -> Percentiles:
-    """p50, p95, p99 and maximum of milliseconds."""
-    array = np.fromiter(values, float)
+def percentiles(array: NDArray[np.float32]) -> Percentiles:
+    """p50, p95, p99 and maximum of milliseconds, float32[n] with at least one."""
     p50, p95, p99 = np.percentile(array, [50, 95, 99])
     return Percentiles(len(array), float(p50), float(p95), float(p99), float(array.max()))
 

@@ -101,11 +101,13 @@ class Worker:
         stop: threading.Event | None = None,
         expected: Callable[[], bool] = lambda: True,
         pause_s: float = PAUSE_S,
+        hang_s: float | None = None,
         on_down: Callable[[Worker], object] | None = None,
         on_off: Callable[[Worker, Exception], object] | None = None,
         on_end: Callable[[], object] | None = None,
     ) -> None:
         """``expected``: whether a sign of life can be expected now; not of who waits for a device that is away.
+        ``hang_s``: HANG_S, unless given.
 
         ``on_down`` is called when a thread died or was given up, ``on_off`` hears why the worker is off for good;
         ``on_end`` is called once nothing more comes from it, whatever the reason, so that those behind it can finish.
@@ -123,6 +125,7 @@ class Worker:
         self._clock = clock
         self._expected = expected
         self._pause_s = pause_s
+        self._hang_s = hang_s
         self._on_down, self._on_off, self._on_end = on_down, on_off, on_end
         self._turns: deque[int] = deque(maxlen=RATE_WINDOW)
         self._budget = Restarts()
@@ -157,7 +160,7 @@ class Worker:
                 return
             self._silent_ns += min(step_ns, STEP_NS)
             silent_s = self._silent_ns * 1e-9
-            if silent_s < (HANG_S if self._signs else LOADING_S):
+            if silent_s < ((self._hang_s or HANG_S) if self._signs else LOADING_S):
                 return
             assert self._thread is not None
             self._hung = [*(thread for thread in self._hung if thread.is_alive()), self._thread]
