@@ -78,8 +78,9 @@ class Enriching:
     def enrich(self, said: Said, alive: Callable[[], object] = lambda: None) -> Said | None:
         """The transcript of an ended utterance once more, with its cues; None when the deadline passed before.
 
-        ``alive`` is called every few tokens. An utterance that has only paused is read, but not given back. No earlier utterance is read with it: on MELD
+        An utterance that has only paused is read, but not given back. No earlier utterance is read with it: on MELD
         dev the cues were worth no more for it (bench/enrichment.py), and it would cost as much again.
+        ``alive`` is called every few tokens.
         Raises WeightError when the model fails.
         """
         text = said.text.strip()
