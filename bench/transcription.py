@@ -56,6 +56,8 @@ def main() -> int:
     parser.add_argument("--alone", type=float, help="the same for a word that the pass before did not have")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write every figure to OUT")
+    parser.add_argument("--add", action="store_true", help="keep the other rows that OUT holds already")
+    parser.add_argument("--no-clean", action="store_true", help="only the recordings with noise")
     options = parser.parse_args()
     try:
         return run(options)
@@ -77,6 +79,8 @@ def run(options: argparse.Namespace) -> int:
     for snr in options.snr:
         recordings += [mixed(recording, snr, options.seed) for recording in recordings[:clean]]
         truths += truths[:clean]
+    if options.no_clean:
+        recordings, truths, speech, clean = recordings[clean:], truths[clean:], speech[clean:], 0
     wanted = {"hop_s": options.hop, "margin_s": options.margin, "alone_s": options.alone}
     changes = {name: value for name, value in wanted.items() if value is not None}
     settings = replace(TranscriberSettings(), **changes)
@@ -89,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         encoder, decoder = SpeechEncoder(name), Decoder(name, language="en")
         for pace in paces:
             for system, rule in (("ecmf", settings), ("agreement of two passes", AGREEMENT)):
-                if system != "ecmf" and pace == "unpaced":
+                if system != "ecmf" and pace != "simulated":
                     continue
                 scores += _streamed(
                     system, name, rule, (encoder, decoder), recordings, truths, speech, pace, clean
@@ -107,7 +111,10 @@ def run(options: argparse.Namespace) -> int:
     for entry in false_words:
         print(f"{entry['model']:8} {entry['sound']:12} {entry['passes']:4} passes, words: {entry['words']}")
     if options.json:
-        told = {k: v if not isinstance(v, Path) else v.name for k, v in vars(options).items() if k != "json"}
+        before = results.load(options.json) if options.add and options.json.is_file() else {}
+        rows = _kept(before.get("rows", []), rows, ("system", "model", "recording", "pace")) + rows
+        false_words = _kept(before.get("wordless", []), false_words, ("model", "sound")) + false_words
+        told = {"seed": options.seed, "clips": options.clips if options.ravdess else 0}
         figures = {
             "ask_s": ASK_S,
             "load_before": round(load, 2),
@@ -117,6 +124,14 @@ def run(options: argparse.Namespace) -> int:
         }
         results.save(options.json, results.record("transcription", told, figures))
     return 0
+
+
+def _kept(
+    before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]], keys: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The rows of ``before`` that were not measured again."""
+    again = {tuple(entry[key] for key in keys) for entry in now}
+    return [entry for entry in before if tuple(entry[key] for key in keys) not in again]
 
 
 def _streamed(
