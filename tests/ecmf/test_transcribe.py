@@ -134,6 +134,14 @@ def test_no_words_where_none_are_said(sound: str, decoder: Decoder, encoder: Spe
     assert [e for _, e in follow(audio, Transcriber(decoder), encoder) if isinstance(e, Settled)] == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sound", ["silence", "pink noise", "room noise", "keyboard", "breathing", "music"])
+def test_no_words_in_five_minutes_without_any(sound: str, decoder: Decoder, encoder: SpeechEncoder) -> None:
+    audio = wordless(300.0, seed=0)[sound]
+    events = list(follow(audio, Transcriber(decoder), encoder))
+    assert [event for _, event in events if isinstance(event, Settled | Partial | UtteranceEnd)] == []
+
+
 def test_speech_in_noise_is_stillreally_heard(
     reading: Audio, decoder: Decoder, encoder: SpeechEncoder
 ) -> None:
