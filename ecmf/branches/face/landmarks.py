@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from ecmf.branches.face.align import invert, move, warp
 from ecmf.bundle import Bundle
 from ecmf.engines.choose import open_engine
+from ecmf.errors import need
 
 SIZE = 256
 MARGIN = 1.5
@@ -107,7 +109,7 @@ def image_of(frame: NDArray[np.uint8], region: Region) -> NDArray[np.float32]:
 
     Black beyond the frame, as in the model's training: in repeated edge pixels it takes half-seen faces for none.
     """
+    cv2: Any = need("cv2", "live")
     picture = warp(frame, region.matrix(), SIZE, black=True)
-    if picture.ndim == 2:
-        picture = np.repeat(picture[..., None], 3, axis=2)
-    return picture[..., ::-1].astype(np.float32)[None] / np.float32(255)
+    rgb = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB if picture.ndim == 2 else cv2.COLOR_BGR2RGB)
+    return np.divide(rgb, np.float32(255), dtype=np.float32)[None]
