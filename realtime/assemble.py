@@ -189,7 +189,12 @@ class Models:
         chosen = self._config.models
         deadline_s = None if self._config.input.fast else DEADLINE_S
         try:
-            enricher = Enricher(None if chosen.llm == "auto" else Path(chosen.llm), offline=chosen.offline)
+            enricher = Enricher(
+                None if chosen.llm == "auto" else Path(chosen.llm),
+                threads=chosen.llm_threads,
+                gpu_layers=chosen.llm_gpu_layers,
+                offline=chosen.offline,
+            )
         except MissingExtra as error:
             if chosen.llm != "auto":
                 raise

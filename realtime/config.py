@@ -128,6 +128,15 @@ class Models:
             metavar="FILE",
         ),
     ] = "auto"
+    llm_threads: Annotated[int, Option("processor threads of the language model", low=1, high=64)] = 1
+    llm_gpu_layers: Annotated[
+        int,
+        Option(
+            "layers of the language model to put on a GPU (needs a llama-cpp-python built for it)",
+            low=0,
+            high=1000,
+        ),
+    ] = 0
     model: Annotated[
         Path | None,
         Option("folder of a fusion head trained by train.fit (default: the shipped one)", metavar="DIR"),

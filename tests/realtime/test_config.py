@@ -180,3 +180,11 @@ def test_any_text_is_a_sound_value_or_a_usage_error(entry: Entry, text: str) -> 
 def test_the_language_is_found_unless_it_is_said() -> None:
     assert load().models.language == "auto"
     assert load(said={"language": "de"}).models.language == "de"
+
+
+def test_the_language_model_may_have_more_threads_and_a_gpu() -> None:
+    assert (load().models.llm_threads, load().models.llm_gpu_layers) == (1, 0)
+    models = load(said={"llm-threads": "4", "llm-gpu-layers": "30"}).models
+    assert (models.llm_threads, models.llm_gpu_layers) == (4, 30)
+    with pytest.raises(UsageError, match=r"--llm-threads 0: expected a whole number from 1 to 64"):
+        load(said={"llm-threads": "0"})
