@@ -1,0 +1,54 @@
+"""Whatever a decoder makes up, what is taken for heard is a beginning of it, within the audio and free of loops."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecmf.heard import Unit, heard
+from ecmf.transcript import Settled
+from ecmf.unfinished import TranscriberSettings, Unfinished
+from ecmf.utterances import Utterance
+from ecmf.vad import SAMPLE_RATE
+
+WORDS = st.sampled_from([" it", " was", " the", " age", ".", ","])
+
+
+@st.composite
+def decodings(draw: st.DrawFn) -> list[Unit]:
+    """Units one after the other, some of no length, some far in the padding."""
+    at, units = 0.0, []
+    for number, text in enumerate(draw(st.lists(WORDS, max_size=25))):
+        length = draw(st.sampled_from([0.0, 0.02, 0.2, 0.4, 2.0]))
+        units.append(Unit(text, (number,), at, at + length, draw(st.floats(0.0, 1.0))))
+        at += length
+    return units
+
+
+@given(
+    decodings(), st.floats(0.1, 10.0), st.sampled_from(["", "It was the", "the age the age"]), st.booleans()
+)
+def test_what_is_heard_is_a_beginning_within_the_audio(
+    units: list[Unit], seconds: float, before: str, ended: bool
+) -> None:
+    kept = heard(units, seconds, before, ended=ended)
+    assert [unit.tokens for unit in kept] == [unit.tokens for unit in units[: len(kept)]]
+    assert all(0 <= unit.start_s <= unit.end_s <= seconds for unit in kept)
+    words = [unit for unit in units[: len(kept)] if not unit.punctuation][:-1]  # a sure last word may stay
+    timeless = [unit.end_s - unit.start_s < 0.03 for unit in words]
+    assert not any(all(timeless[k : k + 3]) for k in range(len(timeless) - 2))
+
+
+@given(decodings(), st.floats(0.5, 10.0))
+def test_settled_words_stay_in_order_and_before_the_end_of_the_window(
+    units: list[Unit], seconds: float
+) -> None:
+    end = round(seconds * SAMPLE_RATE)
+    progress = Unfinished(Utterance(1, 0, end, end), 0, 0)
+    kept = heard(units, seconds, "", ended=True)
+    events = progress.settle(kept[: progress.ready(kept, seconds, TranscriberSettings())], "en")
+    assert progress.settled <= end
+    for event in events:
+        assert isinstance(event, Settled)
+        times = [time for word in event.words for time in (word.start_ns, word.end_ns)]
+        assert times == sorted(times)
