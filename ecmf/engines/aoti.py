@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import tempfile
 import zipfile
 from pathlib import Path
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from ecmf.bundle import Bundle
 from ecmf.engines import cuda, torch_graph
 from ecmf.engines.base import Arrays, EngineSpec, Precision, Unsuitable
-from ecmf.engines.profiles import Profile, fitting, is_static, profiles
+from ecmf.engines.profiles import fitting, is_static, profiles
 from ecmf.errors import EngineError, need
+
+log = logging.getLogger("ecmf.engines")
 
 
 class AotiBackend:
@@ -95,7 +98,8 @@ class TorchEngine:
         self._outputs = [port.name for port in bundle.manifest.outputs]
         self._device = device
         self._stream = self._torch.cuda.Stream() if device == "cuda" else None
-        self._recordings: dict[int, _Recording] = {}
+        self._recordings: dict[int, _Recording | None] = {}
+        """Per profile; None for one that cannot be recorded and runs as it is."""
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         try:
@@ -108,8 +112,9 @@ class TorchEngine:
         arrays = [np.ascontiguousarray(inputs[name]) for name in self._inputs]
         try:
             with self._torch.no_grad():
-                if self._device == "cuda" and is_static(self._profiles[index]):
-                    results = self._replay(index, arrays)
+                recording = self._recording(index, arrays)
+                if recording is not None:
+                    results = recording.run(arrays)
                 else:
                     tensors = [self._torch.from_numpy(array).to(self._device) for array in arrays]
                     results = [tensor.cpu().numpy().copy() for tensor in self._models[index](*tensors)]
@@ -117,12 +122,16 @@ class TorchEngine:
             raise EngineError(f"{self.backend}: {_first_line(error)}") from None
         return dict(zip(self._outputs, results, strict=True))
 
-    def _replay(self, index: int, arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    def _recording(self, index: int, arrays: list[NDArray[Any]]) -> _Recording | None:
+        if self._device != "cuda" or not is_static(self._profiles[index]):
+            return None
         if index not in self._recordings:
-            self._recordings[index] = _Recording(
-                self._torch, self._models[index], self._profiles[index], self._inputs, arrays, self._stream
-            )
-        return self._recordings[index].run(arrays)
+            self._recordings[index] = None
+            try:
+                self._recordings[index] = _Recording(self._torch, self._models[index], arrays, self._stream)
+            except RuntimeError as error:
+                log.warning("%s runs without a CUDA graph, only slower: %s", self.backend, _first_line(error))
+        return self._recordings[index]
 
 
 class _Recording:
@@ -132,8 +141,6 @@ class _Recording:
         self,
         torch: Any,
         model: Any,
-        profile: Profile,
-        names: list[str],
         arrays: list[NDArray[Any]],
         stream: Any,
     ) -> None:

@@ -55,7 +55,8 @@ class TensorRtBackend:
             told = [_told(parser.get_error(index)) for index in range(parser.num_errors)]
             raise EngineError(f"{self.name} cannot parse {bundle.id}: " + "; ".join(told or log.said))
         config = builder.create_builder_config()
-        config.clear_flag(trt.BuilderFlag.TF32)  # on by default; its ten bits of mantissa are not fp32
+        if hasattr(trt.BuilderFlag, "TF32"):
+            config.clear_flag(trt.BuilderFlag.TF32)  # on by default; its ten bits of mantissa are not fp32
         self._aim(trt, config, spec)
         for shapes in profiles(bundle, spec):
             profile = builder.create_optimization_profile()
@@ -209,14 +210,14 @@ class _Binding:
 
     def _record(self) -> cuda.Graph | None:
         """Copies and kernels as one CUDA graph; None where the network cannot be recorded."""
-        self._stream.begin()
         try:
+            self._stream.begin()
             self._enqueue()
+            return self._stream.end()
         except EngineError:
             self._stream.abandon()
             self._static = False  # it runs as well without, only slower
             return None
-        return self._stream.end()
 
 
 def _member(target: str) -> str:
@@ -233,7 +234,7 @@ def _logger(trt: Any) -> Any:
             self.said: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.ERROR:
+            if int(severity) <= int(trt.ILogger.ERROR):
                 self.said.append(message)
 
     return Log()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from ecmf.bundle import Bundle
 from ecmf.engines import cuda, torch_graph
@@ -52,7 +54,9 @@ class TorchTensorRtBackend:
                 part = Path(scratch) / f"{index}.ep"
                 try:
                     exported, examples = torch_graph.program(bundle, spec, profile, "cuda")
-                    compiled = trt.dynamo.compile(exported, arg_inputs=examples, disable_tf32=True)
+                    compiled = trt.dynamo.compile(
+                        exported, arg_inputs=examples, disable_tf32=True, **_typing(trt)
+                    )
                     trt.save(compiled, str(part), arg_inputs=examples)
                 except (RuntimeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
                     raise EngineError(f"torch-tensorrt cannot build {bundle.id}: {error}") from None
@@ -65,6 +69,12 @@ class TorchTensorRtBackend:
             with zipfile.ZipFile(path) as archive:
                 for index in range(len(archive.namelist())):
                     models.append(trt.load(io.BytesIO(archive.read(f"{index}.ep"))).module())
-        except (zipfile.BadZipFile, KeyError, RuntimeError, OSError) as error:
+        except (zipfile.BadZipFile, KeyError, RuntimeError, OSError, ValueError) as error:
             raise EngineError(f"torch-tensorrt cannot load the engine of {bundle.id}: {error}") from None
         return TorchEngine(self.name, models, bundle, spec, "cuda")
+
+
+def _typing(trt: Any) -> dict[str, bool]:
+    """That the graph's own number types hold, for versions in which this is a choice; later ones know nothing else."""
+    known = inspect.signature(trt.dynamo.compile).parameters
+    return {"use_explicit_typing": True} if "use_explicit_typing" in known else {}

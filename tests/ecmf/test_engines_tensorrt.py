@@ -239,16 +239,25 @@ def test_weights_beyond_float16_are_clipped_not_infinite(tmp_path: Path) -> None
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx", "torch-tensorrt", "aoti"])
-@pytest.mark.parametrize("model", ["face", "scene"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("model", ["face", "scene", "voice", "text", "speech-tiny.en", "default"])
 def test_on_a_gpu_every_backend_that_probes_well_passes_parity(
-    named: Callable[[str], Bundle], name: str, model: str
+    named: Callable[[str], Bundle], weight: Callable[[str], Path], name: str, model: str, precision: Any
 ) -> None:
     from ecmf.engines import parity
+    from ecmf.engines.known import live_shapes
 
     usable, reason = BACKENDS[name].probe()
     if not usable:
         pytest.skip(reason)
-    engine = open_engine(named(model), backend=name)
+    for media in ("demo-smile", "demo-face", "demo-speech-short", "face-landmarker"):
+        weight(media)
+    bundle = named(model)
+    spec = EngineSpec(precision=precision, shapes=live_shapes(bundle))
+    try:
+        engine = cache.build_or_load(BACKENDS[name], bundle, spec)
+    except Unsuitable as error:
+        pytest.skip(str(error))
     for _ in range(3):  # plain, plain, then from the CUDA graph
-        report = parity.check(engine, named(model))
+        report = parity.check(engine, bundle, spec)
         assert report.passed, report.verdict
