@@ -24,13 +24,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ecmf.cue import MODALITIES
 from ecmf.engines.cache import cache_dir
 from ecmf.enrich import Enricher
 from ecmf.errors import DataError, EcmfError, MissingExtra
 from ecmf.head import FLOOR
 from ecmf.labels import EKMAN, FERPLUS, opinion, opinions, to_ekman
-from train import face_crops, picture_features, refinement
+from train import clip_means, face_crops, picture_features, refinement
 from train.clip_file import TEXT
 from train.compare import summary
 from train.datasets import fer2013, ferplus, folder, muxspace
@@ -154,34 +153,16 @@ def clips(
     data: Path, out: Path, cache: Path, options: Options, *, labels: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Refine the train labels of a folder of clips; writes a labels.csv beside the audit."""
-    from train.fit_folder import extract
+    from train.clip_store import extract
 
     listed = folder.read(data, labels)
     moments = extract(listed, cache)
     chosen = [n for n, item in enumerate(listed.items) if item.split == "train" and moments[n]]
     given = np.array([listed.labels.index(listed.items[n].label) for n in chosen])
-    features: dict[str, NDArray[np.float32]] = {}
-    outside: dict[str, Probs] = {}
-    matrix = opinions(listed.labels)
-    for modality in MODALITIES:
-        cues = [[moment[modality] for moment in moments[n] if modality in moment] for n in chosen]
-        size = next((len(found[0].embedding) for found in cues if found), 0)
-        if not size:
-            continue
-        features[modality] = np.stack(
-            [np.mean([c.embedding for c in found], axis=0) if found else np.zeros(size) for found in cues]
-        ).astype(np.float32)
-        if matrix is not None and modality != "scene":
-            said = np.zeros((len(chosen), len(listed.labels)), np.float32)
-            for row, found in enumerate(cues):
-                probs = [c.probs for c in found if c.probs is not None]
-                logs = opinion(np.mean(probs, axis=0), matrix, FLOOR) if probs else None
-                if logs is not None:
-                    said[row] = np.exp(logs)
-            outside[f"{modality} branch"] = said / np.maximum(said.sum(axis=1, keepdims=True), FLOOR)
+    features, outside = clip_means.means(moments, chosen, listed.labels)
     if not features:
         raise DataError(f"{listed.table}: in no train clip was anything found to judge its label by")
-    read = _read_by_language_model(listed, chosen, matrix)
+    read = _read_by_language_model(listed, chosen, opinions(listed.labels))
     if read is not None:
         outside["language model"] = read
     people = np.array([listed.items[n].speaker for n in chosen])

@@ -89,14 +89,14 @@ def refine(
         opinions[f"{name}, trained on the given labels"] = out_of_fold(values, hard, fold, options)
     opinions.update(outside)
     if outside:
-        said = _together(list(outside.values()))
+        said = together(list(outside.values()))
         soft = posterior(said**options.trust, worth_of(said, given, count), given)
         tell("given and outside", soft)
     else:
         soft = dawid_skene(opinions, count)
         tell("Dawid-Skene over all sources", soft)
     shares = soft.mean(axis=0)
-    judged = _together(list(outside.values() if outside else opinions.values()))
+    judged = together(list(outside.values() if outside else opinions.values()))
     if len(given) >= LEAST:
         every = np.concatenate(list(features.values()), axis=1)
         for number in range(options.rounds):
@@ -109,7 +109,7 @@ def refine(
     return Refined(soft, opinions, worth_of(soft, given, count), np.asarray(suspicious, bool))
 
 
-def _together(opinions: Sequence[Probs]) -> Probs:
+def together(opinions: Sequence[Probs]) -> Probs:
     """Product of opinions that sum to 1 (rows of zeros say nothing), tempered to stay as sure as one of them."""
     logs = np.zeros(opinions[0].shape, np.float64)
     voices = np.zeros((len(logs), 1))
