@@ -203,7 +203,8 @@ def show(figures: dict[str, Any]) -> None:
         f"{figures['rate_hz']} a second",
         f"turns a second: {workers}",
         f"dropped: {dropped or 'nothing'}; lost on the way to the subscriber: {figures['gaps']}",
-        f"{figures['cores']} cores, of which reading clocks for the marks {figures['timer_cores']:.6f}; "
+        f"{figures['cores']} cores, of which reading clocks for the marks "
+        f"{figures['timer_cores'] / max(figures['cores'], 1e-9):.3%}; "
         f"{figures['rss_mb']} MB resident",
         "process start to first label: " + ", ".join(f"{s} s" for s in figures["cold_starts_s"]),
         "engines: " + ", ".join(f"{name} {use}" for name, use in figures["engine"].items()),

@@ -139,7 +139,11 @@ def latency(record: Record) -> Iterator[str]:
     starts = ", ".join(f"{s:g}" for s in record["cold_starts_s"])
     engines = ", ".join(f"{name} {use}" for name, use in record["engine"].items())
     yield f"- {record['estimates']} estimates, {record['rate_hz']:g} a second; dropped: {drops}."
-    yield f"- {record['cores']:g} cores ({record['timer_cores']:g} of them for reading clocks)."
+    share = record["timer_cores"] / max(record["cores"], 1e-9)
+    yield (
+        f"- {record['cores']:g} cores; reading clocks for the marks takes {share:.3%} of that (readings a second, at "
+        "the price of one on this machine)."
+    )
     yield f"- {record['rss_mb']:g} MB resident; process start to first label: {starts} s."
     yield f"- Model {record['model']}; engines: {engines}."
     yield ""
@@ -180,6 +184,8 @@ def throughput(record: Record) -> Iterator[str]:
         f"{record['streams_per_core']:g} a core, while face p95 is at most {limits['face_p95_ms']:g} ms and "
         f"at most {limits['unseen']:.0%} of the frames stay unseen."
     )
+    if record.get("rss_mb_per_further_stream") is not None:
+        yield f"A further camera takes {record['rss_mb_per_further_stream']:g} MB."
     yield ""
 
 
@@ -210,6 +216,38 @@ def accuracy(record: Record) -> Iterator[str]:
     yield ""
 
 
+def engines(record: Record) -> Iterator[str]:
+    """What runs, per model and backend, and how the chosen one compares."""
+    columns = ("p50", "p95", "p99", "parity_error")
+    yield from table(
+        ("model", "engine", "p50, ms", "p95", "p99", "parity error", ""),
+        [
+            (row["model"], f"{row['backend']} {row['precision']}", *(row[c] for c in columns),
+             "chosen" if row["chosen"] else None)
+            for row in record["rows"]
+            if row["p50"] is not None
+        ],
+    )  # fmt: skip
+    yield from table(
+        ("model", "chosen", "p50, ms", "times as fast as eager torch", "share of ONNX Runtime fp32", ""),
+        [
+            (v["model"], v["chosen"], v["chosen_p50_ms"], v["times_faster_than_eager_torch"],
+             v["share_of_onnxruntime_fp32"], "" if v["met"] else "**missed**")
+            for v in record["verdicts"]
+        ],
+    )  # fmt: skip
+    reasons: dict[str, list[str]] = {}
+    for row in record["rows"]:
+        if row["p50"] is None and row["note"]:
+            reasons.setdefault(row["note"].partition("; ")[0], []).append(
+                f"{row['model']} {row['backend']} {row['precision']}"
+            )
+    for reason, names in reasons.items():
+        told = ", ".join(names) if len(names) <= 4 else f"{len(names)} candidates, such as {names[0]}"
+        yield f"- Not run: {told}: {reason}."
+    yield ""
+
+
 def anything(record: Record) -> Iterator[str]:
     """Every list of objects as a table, every plain value as a line."""
     known = {"benchmark", "machine", "versions", "commit", "date", "options"}
@@ -224,7 +262,13 @@ def anything(record: Record) -> Iterator[str]:
     yield ""
 
 
-SECTIONS = {"latency": latency, "annotation": annotation, "throughput": throughput, "accuracy": accuracy}
+SECTIONS = {
+    "latency": latency,
+    "annotation": annotation,
+    "throughput": throughput,
+    "accuracy": accuracy,
+    "engines": engines,
+}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:

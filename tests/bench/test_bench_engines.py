@@ -24,7 +24,7 @@ def test_a_run_writes_figures_machine_and_reasons(
     monkeypatch.setattr(sys, "argv", ["engines", *options])
     assert engines.main() == 0
     record = json.loads(out.read_text())
-    assert record["threads"] == 1 and record["batch"] == 1 and record["machine"]["processor"]
+    assert record["options"]["threads"] == 1 and record["machine"]["processor"] and record["commit"]
     rows = {(row["backend"], row["precision"]): row for row in record["rows"]}
     run = rows["openvino", "fp32"]
     assert run["chosen"] and run["runs"] == 3 and 0 < run["p50"] <= run["p95"] <= run["p99"]
@@ -54,4 +54,8 @@ def test_the_verdict_compares_medians_of_one_run() -> None:
     (verdict,) = engines.verdicts(rows)
     assert verdict["times_faster_than_eager_torch"] == 5.0
     assert verdict["share_of_onnxruntime_fp32"] == 0.8
-    assert verdict["wanted"] == {"eager": 3.0, "onnxruntime": 1.05}
+    assert verdict["met"] and verdict["chosen"] == "openvino fp32"
+    rows[0]["p50"] = 5.3
+    assert not engines.verdicts(rows)[0]["met"]  # ONNX Runtime is faster by more than 5 %
+    rows[0]["p50"], rows[2]["p50"] = 5.0, 14.0
+    assert not engines.verdicts(rows)[0]["met"]  # not three times as fast as eager torch

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import compare, report, results
-from bench.accuracy import cell, faster, framed, majority
+from bench.accuracy import cell, faster, majority
+from bench.face_pictures import framed
 from bench.figures import LAST_STEPS, RECEIVE, RECEIVED, REST, Run, drops, figures_of, targets
 from bench.live import Usage
 from bench.throughput import Watched, row_of, unseen, verdict
