@@ -6,8 +6,10 @@ import dataclasses
 import statistics
 import threading
 import time
-from collections import Counter, deque
+import zlib
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,10 +20,13 @@ from realtime.sources.base import CaptureClock, Frame
 if TYPE_CHECKING:
     from realtime.health import CameraState
 
-ROWS = 48
-"""Rows of a frame that are looked at: under 50 microseconds for 1920 x 1080, whatever the frame holds."""
+SAMPLE = 96_000
+"""Bytes of a frame that are looked at, in whole rows: well under 0.1 ms, whatever its size."""
+AGAIN_NS = 2_100_000_000
+"""A picture that was there within this long, to the bit, is the same one. So long, because a network camera whose
+sensor hangs goes on encoding: its key frames and those between differ, but come again with every group of them."""
 FROZEN_NS = 500_000_000
-"""The same picture for that long, to the bit, is not what a camera sees: even a dark room has noise."""
+"""Nothing but repeated pictures for that long is not what a camera sees: even a dark room has noise."""
 BLACK_NS = 500_000_000
 BLACK_LEVEL = 32
 """Of 255; a covered lens gives noise of up to 20."""
@@ -35,11 +40,20 @@ GONE_NS = 2_000_000_000
 Seen = Literal["ok", "frozen", "black", "lost"]
 
 
+@dataclass
+class _Shown:
+    """A picture: its capture when it was first shown, and when it was last."""
+
+    start_ns: int
+    end_ns: int
+    seen_ns: int
+
+
 class PictureWatch:
     """Looks at every frame that a source gives out; any thread may ask for the condition.
 
-    A frame that equals the one before it tells nothing new. It is marked as ``repeated`` and keeps the capture time
-    of the first of its kind, so that whatever is read from a frozen picture grows old.
+    A frame that was there just before tells nothing new. It is marked as ``repeated`` and keeps the capture time of
+    the first of its kind, so that whatever is read from a frozen picture grows old.
     """
 
     def __init__(self, *, still: bool = False, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
@@ -50,9 +64,9 @@ class PictureWatch:
         self._still = still
         self._now_ns = now_ns
         self._lock = threading.Lock()
-        self._sample: NDArray[np.uint8] | None = None
-        self._first: Frame | None = None
-        """The frame that has been repeated since."""
+        self._shown: OrderedDict[int, _Shown] = OrderedDict()
+        """Pictures of the last AGAIN_NS by their checksum, the one last seen at the end."""
+        self._last: Frame | None = None
         self._black_since_ns: int | None = None
         self._last_ns: int | None = None
         self._arrivals: deque[int] = deque(maxlen=1024)
@@ -62,21 +76,13 @@ class PictureWatch:
 
     def see(self, frame: Frame) -> Frame:
         """The frame as it is to be handed on."""
-        image = frame.image
-        step = max(1, image.shape[0] // ROWS)
-        sample = image[step // 2 :: step].copy()
-        same = self._sample is not None and np.array_equal(sample, self._sample)
-        self._sample = sample
-        if not same or self._still or self._first is None:
-            self._first = frame
-        else:
-            frame = dataclasses.replace(
-                frame, start_ns=self._first.start_ns, end_ns=self._first.end_ns, repeated=True
-            )
-        green = sample[::2, :: max(1, image.shape[1] // 64), 1]
+        now_ns = self._now_ns()
+        sample = _sample(frame.image)
+        green = sample[::2, :: max(1, sample.shape[1] // 64), 1]
         dark = np.count_nonzero(green > BLACK_LEVEL) <= BLACK_SHARE * green.size
+        if not self._still:
+            frame = self._aged(frame, zlib.crc32(sample.data), now_ns)
         with self._lock:
-            now_ns = self._now_ns()
             self.clock = frame.clock
             self._arrivals.append(now_ns)
             self._last_ns = now_ns
@@ -111,10 +117,28 @@ class PictureWatch:
         """The source was lost: nothing that was seen before counts any more. For the thread that calls ``see``."""
         with self._lock:
             self.faults["lost"] += 1
-            self._seen, self._black_since_ns, self._first, self._sample = "ok", None, None, None
+            self._seen, self._black_since_ns, self._last = "ok", None, None
+            self._shown.clear()
             self._last_ns = None
             self._arrivals.clear()
             self._exposures.clear()
+
+    def _aged(self, frame: Frame, checksum: int, now_ns: int) -> Frame:
+        """The frame, as old as its picture. Times never go backwards."""
+        while self._shown and now_ns - next(iter(self._shown.values())).seen_ns > AGAIN_NS:
+            self._shown.popitem(last=False)
+        before = self._shown.get(checksum)
+        if before is None:
+            self._shown[checksum] = _Shown(frame.start_ns, frame.end_ns, now_ns)
+        else:
+            before.seen_ns = now_ns
+            self._shown.move_to_end(checksum)
+            start_ns, end_ns = before.start_ns, before.end_ns
+            if self._last is not None and self._last.end_ns > end_ns:
+                start_ns, end_ns = self._last.start_ns, self._last.end_ns
+            frame = dataclasses.replace(frame, start_ns=start_ns, end_ns=end_ns, repeated=True)
+        self._last = frame
+        return frame
 
     def _judge(self, now_ns: int, frame: Frame) -> Seen:
         if self._black_since_ns is not None and now_ns - self._black_since_ns >= BLACK_NS:
@@ -148,3 +172,10 @@ class PictureWatch:
         usual_ns = statistics.median_low(gaps)
         if usual_ns > 0 and gaps[-1] < GONE_NS:
             self._missed += max(0, round(gaps[-1] / usual_ns) - 1)
+
+
+def _sample(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Rows of ``image`` (uint8[H, W, 3]) at equal distances, SAMPLE bytes or a little more."""
+    rows = max(12, SAMPLE // image[0].nbytes)
+    step = max(1, image.shape[0] // rows)
+    return np.ascontiguousarray(image[step // 2 :: step])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -236,11 +235,15 @@ class Watcher(threading.Thread):
         super().__init__(daemon=True)
         self.stop = threading.Event()
         self.frames: list[Frame] = []
+        self.read_ns = 0
+        """When the latest frame came."""
         self._camera = camera
         self.start()
 
     def run(self) -> None:
-        self.frames.extend(self._camera.frames(self.stop))
+        for frame in self._camera.frames(self.stop):
+            self.frames.append(frame)
+            self.read_ns = time.monotonic_ns()
 
     def end(self) -> None:
         self.stop.set()
@@ -248,37 +251,14 @@ class Watcher(threading.Thread):
         self._camera.close()
 
 
-@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_network_camera_that_dies_is_noticed_and_its_return_too(
-    tmp_path: Path, port: int, death: int
-) -> None:
-    clip = write_clap(tmp_path / "clap.mkv", sound=False, fps=30)
-    server = serve(clip, port)
-    camera = open_camera(f"http://127.0.0.1:{port}/camera")
-    watcher = Watcher(camera)
-    try:
-        time.sleep(1)
-        server.send_signal(death)
-        wait_until(lambda: camera.lost is not None, 2.0)  # type: ignore[attr-defined]
-        server.kill()
-        server.wait()
-        server = serve(clip, port)
-        wait_until(lambda: camera.lost is None, 3.0)  # type: ignore[attr-defined]
-        time.sleep(0.5)
-    finally:
-        watcher.end()
-        server.kill()
-        server.wait()
-    assert camera.returns >= 1  # type: ignore[attr-defined]
-    assert [frame.index for frame in watcher.frames] == list(range(len(watcher.frames)))
-    assert len(watcher.frames) > 30
-
-
 def test_a_network_camera_keeps_its_pace(tmp_path: Path, port: int) -> None:
-    server = serve(write_clap(tmp_path / "clap.mkv", seconds=1, clap_s=0.5, sound=False, fps=25), port)
+    # Longer than the time in which a picture that comes again is taken for a frozen camera's.
+    server = serve(write_clap(tmp_path / "clap.mkv", seconds=2.4, clap_s=0.5, sound=False, fps=25), port)
     watcher = Watcher(open_camera(f"http://127.0.0.1:{port}/camera"))
     try:
-        time.sleep(5)
+        wait_until(
+            lambda: watcher.frames and watcher.frames[-1].start_ns - watcher.frames[0].start_ns > 11e9, 60
+        )
     finally:
         watcher.end()
         server.kill()
@@ -286,16 +266,16 @@ def test_a_network_camera_keeps_its_pace(tmp_path: Path, port: int) -> None:
     flashes = [frame.start_ns / 1e9 for frame in watcher.frames if frame.image.mean() > 128]
     # The first of them may have waited for the connection to be made.
     assert len(flashes) >= 4
-    assert np.abs(np.diff(flashes[1:]) - 1).max() <= SKEW_S
+    assert np.abs(np.diff(flashes[1:]) - 2.4).max() <= SKEW_S
 
 
 def test_picture_and_sound_of_one_connection_stay_together(tmp_path: Path, port: int) -> None:
-    server = serve(write_clap(tmp_path / "clap.mkv", seconds=1, clap_s=0.5, fps=30), port, WITH_SOUND)
+    server = serve(write_clap(tmp_path / "clap.mkv", seconds=2.4, clap_s=0.5, fps=30), port, WITH_SOUND)
     media = open_media(f"http://127.0.0.1:{port}/camera", pace=SystemClock())
     assert media.video is not None and media.audio is not None
     watcher, clicks = Watcher(media.video), []
     try:
-        for block in itertools.takewhile(lambda _: len(clicks) < 5, media.audio.blocks(watcher.stop)):
+        for block in itertools.takewhile(lambda _: len(clicks) < 4, media.audio.blocks(watcher.stop)):
             loud = np.flatnonzero(np.abs(block.samples) > 0.1)
             if len(loud) and (not clicks or block.start_ns / 1e9 - clicks[-1] > 0.5):
                 clicks.append(block.start_ns / 1e9 + loud[0] / 16_000)

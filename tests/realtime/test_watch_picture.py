@@ -70,6 +70,24 @@ def test_a_frozen_picture_grows_old_and_is_said() -> None:
     assert not thawed.repeated and thawed.end_ns == camera.now_ns - 10 * MS and camera.state == "ok"
 
 
+def test_a_frozen_sensor_behind_a_living_encoder_is_frozen() -> None:
+    """Key frames and those between them differ by coding noise, but come again with every group of a second."""
+    camera = Camera()
+    camera.give(seconds=1)
+    group = [camera.picture() for _ in range(30)]
+    fresh = [camera.give(picture)[0] for picture in group]
+    assert not any(frame.repeated for frame in fresh) and camera.state == "ok"
+    again = [camera.give(picture)[0] for picture in group * 2]
+    assert all(frame.repeated and frame.end_ns == fresh[-1].end_ns for frame in again)
+    assert camera.state == "frozen"
+
+
+def test_a_loop_of_three_seconds_is_not_frozen() -> None:
+    camera = Camera()
+    loop = [camera.picture() for _ in range(90)]
+    assert not any(camera.give(picture)[0].repeated for picture in loop * 3)
+
+
 def test_a_camera_that_sends_every_picture_twice_is_not_frozen() -> None:
     camera = Camera()
     for _ in range(60):
