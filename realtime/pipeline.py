@@ -20,10 +20,11 @@ from realtime.posts import Capture, Enrich, Listen, Look, Read, Record, Waits, W
 from realtime.priority import giving_way, share_the_interpreter
 from realtime.sources.base import Frame
 from realtime.stages import use_of
+from realtime.starvation import Starvation
 from realtime.stream import Stream
 from realtime.summary import Summary
 from realtime.window import AudioRing, LatestFrame
-from realtime.workers import PAUSE_S, Restarts, Shift, Worker
+from realtime.workers import PAUSE_S, STEP_NS, Restarts, Shift, Worker
 
 log = logging.getLogger("ecmf.pipeline")
 
@@ -42,8 +43,10 @@ ENRICHMENT_HANG_S = 30.0
 SILENT_NS = 500_000_000
 """After this long without a report a tick says where things stand."""
 HEALTH_NS = 1_000_000_000
-WATCH_NS = 500_000_000
+WATCH_NS = 1_000_000_000
 """Between two looks at the workers' signs of life."""
+PATIENCE = 0.1
+"""So slowly does a worker's silence count, at least, while the process waits for a processor."""
 STOP_S = 1.0
 """How long stopping waits for all the workers together; they are daemons, so none can keep the process alive."""
 
@@ -182,6 +185,7 @@ class Pipeline:
         checkup = Checkup(
             job.config, job.inputs, self._exchange, self._workers, self._waits, run=job.run, clock=self._clock
         )
+        starvation = Starvation()
         last_ns = watched_ns = self._clock.monotonic_ns()
         health_ns = last_ns + HEALTH_NS
         told = 0
@@ -196,8 +200,9 @@ class Pipeline:
             if duration_s is not None and first_ns is not None and now_ns - first_ns >= duration_s * 1e9:
                 return
             if now_ns - watched_ns >= WATCH_NS:
+                patience = max(PATIENCE, 1 - starvation.share())
                 for worker in self._workers:
-                    worker.watch(now_ns - watched_ns)
+                    worker.watch(round(patience * min(now_ns - watched_ns, STEP_NS)))
                 watched_ns = now_ns
             if now_ns >= health_ns:
                 since_s = (now_ns - health_ns + HEALTH_NS) * 1e-9
