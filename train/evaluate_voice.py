@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmf.branches.voice import WINDOW_S, VoiceBranch
+from ecmf.branches.voice import AVERAGE, WINDOW_S, VoiceBranch, VoiceSession
 from ecmf.bundle import SHIPPED, Bundle, load_bundle
 from ecmf.engines.choose import cache_dir, open_engine
 from ecmf.errors import DataError, EcmfError
@@ -142,19 +142,26 @@ def evaluate(bundle: Bundle, data: VoiceData, refit: bool = False) -> dict[str, 
 def _as_it_is(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     encoder = SpeechEncoder(str(bundle.manifest.extra["encoder"]["name"]))
     temperature = float(bundle.manifest.extra["temperature"])
-    seven = range(len(EKMAN))
 
     def probs(clips: Sequence[Clip], take: str) -> NDArray[np.float64]:
         return softmax(bundle_logits(bundle, extract(clips, Take(take), encoder, data.cache)), temperature)
 
     clips = held_out(read_ravdess(data.ravdess), bundle)
     truth, clean = truth_of(clips), probs(clips, "clean")
-    table: dict[str, Any] = {"bundle": bundle.id, "ravdess": scores(truth, clean, seven)}
-    sexes = np.array([clip.sex for clip in clips])
-    table["ravdess"]["uar_by_sex"] = {
-        sex: round(uar(truth[sexes == sex], clean[sexes == sex].argmax(1)), 4)
-        for sex in np.unique(sexes).tolist()
-    }
+    table: dict[str, Any] = {"bundle": bundle.id, "ravdess": with_sexes(clips, truth, clean)}
+    if (average := average_state(bundle)) is not None:
+        speakers = np.array([clip.speaker for clip in clips])
+        features = extract(clips, Take("clean"), encoder, data.cache)
+        engine = open_engine(bundle)
+
+        def answer(
+            states: NDArray[np.float32], mask: NDArray[np.float32], prosody: NDArray[np.float32]
+        ) -> NDArray[np.float32]:
+            inputs = {"states": states[None], "mask": mask[None], "prosody": prosody[None]}
+            return engine.run(inputs)["logits"][0]
+
+        logits = in_sessions(answer, average, features, speakers, temperature)
+        table["ravdess_in_sessions"] = with_sexes(clips, truth, softmax(logits, temperature))
     whole = table["ravdess"]["uar"]
     table["windows"] = {}
     for take in WINDOWS:
@@ -169,7 +176,55 @@ def _as_it_is(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
         ordinary = held_out(read_prompts(data.prompts), bundle)
         table["ordinary_speech"] = _neutrality(probs(ordinary, "clean"))
     table["demo_reading"] = _neutrality(demo_reading(bundle, encoder))
+    table["demo_reading_in_sessions"] = _neutrality(demo_reading(bundle, encoder, sessions=True))
     return table
+
+
+def in_sessions(
+    answer: Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]],
+    average: NDArray[np.float32],
+    features: Features,
+    speakers: NDArray[np.str_],
+    temperature: float,
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """Logits float32[clips, labels] when each speaker's clips are heard one after the other, in random order.
+
+    ``answer``: states float32[layers, T, d], mask, prosody -> logits. Each clip is judged with what the session has
+    learnt from those before it, by the network's own opinion of how neutral they were; no label is looked at.
+    """
+    out = np.zeros((len(features), len(EKMAN)), np.float32)
+    rng = np.random.default_rng(seed)
+    for speaker in sorted(set(speakers.tolist())):
+        session = VoiceSession(average)
+        for row in rng.permutation(np.flatnonzero(speakers == speaker)):
+            states, mask = features.states[row].astype(np.float32), features.masks[row]
+            if not len(mask):
+                continue
+            out[row] = answer(states - session.shift()[:, None], mask, features.prosody[row])
+            powers = np.exp((out[row] - out[row].max()) / temperature)
+            session.learn(states, mask, float(powers[EKMAN.index("neutral")] / powers.sum()))
+    return out
+
+
+def with_sexes(
+    clips: Sequence[Clip], truth: NDArray[np.int64], probs: NDArray[np.floating]
+) -> dict[str, Any]:
+    """`scores` over all seven labels, and the UAR of women and men apart."""
+    sexes = np.array([clip.sex for clip in clips])
+    guess = probs.argmax(1)
+    by_sex = {
+        sex: round(uar(truth[sexes == sex], guess[sexes == sex]), 4) for sex in np.unique(sexes).tolist()
+    }
+    return {**scores(truth, probs, range(len(EKMAN))), "uar_by_sex": by_sex}
+
+
+def average_state(bundle: Bundle) -> NDArray[np.float32] | None:
+    """Where sessions start from, float32[layers, d]; None for a bundle that was not trained with sessions."""
+    if AVERAGE not in bundle.manifest.files:
+        return None
+    average: NDArray[np.float32] = np.load(bundle.folder / AVERAGE, allow_pickle=False)
+    return average
 
 
 def _neutrality(probs: NDArray[np.floating]) -> dict[str, Any]:
@@ -183,50 +238,63 @@ def _neutrality(probs: NDArray[np.floating]) -> dict[str, Any]:
     }
 
 
-def demo_reading(bundle: Bundle, encoder: SpeechEncoder) -> NDArray[np.float32]:
-    """The live branch over the two demo readings, twice a second: float32[n, 7]. Nothing was trained on them."""
+def demo_reading(bundle: Bundle, encoder: SpeechEncoder, sessions: bool = False) -> NDArray[np.float32]:
+    """The live branch over the two demo readings, twice a second: float32[n, 7]. Nothing was trained on them.
+
+    ``sessions``: each reading is a session, as it is live.
+    """
     detector, branch = SpeechDetector(), VoiceBranch(bundle, encoder=encoder)
     rows = []
     for name in ("demo-speech", "demo-speech-short"):
         audio = Clip(name, "neutral", name, "", "", fetch(name)).audio()
         detector.reset()
+        session = branch.session() if sessions else None
         speech = detector.process(audio[: len(audio) // BLOCK * BLOCK])
         for end in range(2 * BLOCK * 16, len(audio), BLOCK * 16):
             begin = max(0, end - round(WINDOW_S * 16000)) // BLOCK * BLOCK
             heard = audio[begin:end]
-            cue = branch.process(heard, encoder.encode(heard), speech[begin // BLOCK : end // BLOCK], 0, end)
+            judged = speech[begin // BLOCK : end // BLOCK]
+            cue = branch.process(
+                heard, encoder.encode(heard), judged, 0, end, session=session, new_s=BLOCK * 16 / 16000
+            )
             if cue is not None and cue.probs is not None:
                 rows.append(cue.probs)
     return np.array(rows)
 
 
 def _refitted(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
+    """Six actor-disjoint folds and RAVDESS to EMO-DB. Trained members are kept: a stopped run goes on."""
     from train.fit_voice import load_corpora
-    from train.voice_training import folds, predict, read_recipe, train
+    from train.voice_training import average_of, folds, predict, read_recipe, train
 
     recipe = read_recipe(bundle.folder / "recipe.toml")
-    ravdess, emodb = load_corpora(recipe, data)[:2]
-    truth, parts = ravdess.labels, folds(ravdess.speakers)
-    logits = np.zeros((len(truth), len(EKMAN)), np.float32)
+    work, temperature = data.cache / "members", float(bundle.manifest.extra["temperature"])
+    ravdess, emodb = load_corpora(recipe, dataclasses.replace(data, prompts=None))
+    truth, parts, clean = ravdess.labels, folds(ravdess.speakers), ravdess.takes[0]
+    alone, sessions = (np.zeros((len(truth), len(EKMAN)), np.float32) for _ in range(2))
     for fold in np.unique(parts):
-        network = train([ravdess], [np.flatnonzero(parts != fold)], recipe)
-        tested = np.flatnonzero(parts == fold)
-        logits[tested] = predict(network, ravdess.takes[0], tested)
-        log.info("fold %d: UAR %.3f", fold, uar(truth[tested], logits[tested].argmax(1)))
-    probs = softmax(logits, float(bundle.manifest.extra["temperature"]))
-    table: dict[str, Any] = {
+        fitted, tested = np.flatnonzero(parts != fold), np.flatnonzero(parts == fold)
+        network = train([ravdess], [fitted], recipe, work)
+        alone[tested] = predict(network, clean, tested)
+        average = average_of([ravdess], [fitted])
+        sessions[tested] = in_sessions(
+            network.answer, average, clean.of(tested), ravdess.speakers[tested], temperature
+        )
+        found = (uar(truth[tested], logits[tested].argmax(1)) for logits in (alone, sessions))
+        log.info("fold %d: UAR %.3f, in sessions %.3f", fold, *found)
+    everyone, german = np.arange(len(truth)), np.unique(emodb.labels).tolist()
+    network = train([ravdess], [everyone], recipe, work)
+    logits = predict(network, emodb.takes[0], np.arange(len(emodb.clips)))
+    in_turn = in_sessions(
+        network.answer, average_of([ravdess], [everyone]), emodb.takes[0], emodb.speakers, temperature
+    )
+    return {
         "recipe": bundle.id,
-        "ravdess_six_folds": scores(truth, probs, range(len(EKMAN))),
+        "ravdess_six_folds": with_sexes(ravdess.clips, truth, softmax(alone, temperature)),
+        "ravdess_six_folds_in_sessions": with_sexes(ravdess.clips, truth, softmax(sessions, temperature)),
+        "ravdess_to_emodb": scores(emodb.labels, softmax(logits, temperature), german),
+        "ravdess_to_emodb_in_sessions": scores(emodb.labels, softmax(in_turn, temperature), german),
     }
-    sexes = np.array([clip.sex for clip in ravdess.clips])
-    table["ravdess_six_folds"]["uar_by_sex"] = {
-        sex: round(uar(truth[sexes == sex], probs[sexes == sex].argmax(1)), 4)
-        for sex in np.unique(sexes).tolist()
-    }
-    network = train([ravdess], [np.arange(len(truth))], recipe)
-    german = softmax(predict(network, emodb.takes[0], np.arange(len(emodb.clips))))
-    table["ravdess_to_emodb"] = scores(emodb.labels, german, np.unique(emodb.labels).tolist())
-    return table
 
 
 def main() -> None:

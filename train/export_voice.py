@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ecmf.branches.voice import MIN_SPEECH_S, POOL, WINDOW_S, VoiceInputs
+from ecmf.branches.voice import AVERAGE, MIN_SPEECH_S, POOL, WINDOW_S, VoiceInputs
 from ecmf.bundle import Bundle, Manifest, Port, write_bundle
 from ecmf.importers.whisper_encoder import LAYERS
 from ecmf.labels import EKMAN
@@ -50,13 +53,13 @@ def export(
     held_out: Sequence[str],
     golden: VoiceInputs,
     golden_from: Mapping[str, Any],
-    metrics: Mapping[str, Any],
     recipe: str,
-    card: str,
+    average: NDArray[np.float32],
 ) -> Bundle:
-    """Write the bundle whole or not at all.
+    """Write the bundle whole or not at all, still without measures: see `with_measures`.
 
-    ``golden``: inputs that ``golden_from`` describes (demo media, by reference); ``card``: its README.md.
+    ``average`` float32[layers, d]: where sessions start from; ``golden``: inputs that ``golden_from`` describes (demo
+    media, by reference).
     """
     states = torch.from_numpy(golden.states)[None]
     mask = torch.from_numpy(golden.mask)[None]
@@ -116,7 +119,7 @@ def export(
                 for name, about in TRAINING_DATA.items()
                 if any(s.startswith(f"{name}-") for s in trained)
             ),
-            metrics=metrics,
+            metrics={},
             golden={"file": "golden.json", **golden_from, "tolerance": 1e-2},
             extra={
                 "temperature": round(temperature, 4),
@@ -129,9 +132,23 @@ def export(
             "model.onnx": graph,
             "golden.json": (json.dumps(expected) + "\n").encode(),
             "recipe.toml": recipe.encode(),
-            "README.md": card.encode(),
+            AVERAGE: _npy(average),
+            "README.md": b"",
         }
         return write_bundle(folder, manifest, files)
+
+
+def with_measures(bundle: Bundle, metrics: Mapping[str, Any], card: str) -> Bundle:
+    """The same bundle with its measures and its README.md, ``card``; the graph stays, and with it the id."""
+    files: dict[str, Path | bytes] = {name: bundle.folder / name for name in bundle.manifest.files}
+    manifest = dataclasses.replace(bundle.manifest, metrics=metrics)
+    return write_bundle(bundle.folder, manifest, {**files, "README.md": card.encode()})
+
+
+def _npy(array: NDArray[np.float32]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
 
 
 def golden_inputs(audio: np.ndarray[Any, np.dtype[np.float32]], encoder: SpeechEncoder) -> VoiceInputs:

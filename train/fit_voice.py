@@ -1,7 +1,7 @@
 """Train the voice branch: `python -m train.fit_voice --ravdess PATH --emodb PATH [--prompts DIR] --out DIR`.
 
-Features of every take are cached shard by shard, so a stopped run goes on where it was; training itself takes
-minutes. Calibrated out of fold on the training speakers; the held-out speakers of the recipe are never touched.
+Features of every take and trained members are cached, so a stopped run goes on where it was. Calibrated out of fold on
+the training speakers; the held-out speakers of the recipe are never touched.
 """
 
 from __future__ import annotations
@@ -24,11 +24,19 @@ from ecmf.speech import SpeechEncoder
 from train.datasets.emodb import read_emodb
 from train.datasets.prompts import read_prompts
 from train.datasets.ravdess import read_ravdess
-from train.evaluate_voice import VoiceData, evaluate, scores, softmax
-from train.export_voice import export, golden_inputs
+from train.evaluate_voice import VoiceData, evaluate, in_sessions, scores, softmax
+from train.export_voice import export, golden_inputs, with_measures
 from train.voice_card import card
 from train.voice_features import Take, extract
-from train.voice_training import Corpus, Recipe, folds, predict, read_recipe, train
+from train.voice_training import (
+    Corpus,
+    Recipe,
+    average_of,
+    folds,
+    predict,
+    read_recipe,
+    train,
+)
 
 log = logging.getLogger("train.fit_voice")
 RECIPE = Path(__file__).parent / "recipes" / "voice.toml"
@@ -38,7 +46,7 @@ GOLDEN_WEIGHT, GOLDEN_FROM_S, GOLDEN_TO_S = "demo-speech-short", 1.0, 4.2
 def load_corpora(recipe: Recipe, data: VoiceData) -> list[Corpus]:
     """RAVDESS, EMO-DB and, where given, ordinary speech, with the features of all the recipe's takes."""
     encoder = SpeechEncoder(recipe.encoder)
-    takes = [Take("clean"), *(Take(f"augmented-{n}") for n in range(recipe.takes))]
+    takes = [Take(name) for name in ("clean", *recipe.takes)]
     sources = [(read_ravdess(data.ravdess), False), (read_emodb(data.emodb), False)]
     if data.prompts is not None:
         sources.append((read_prompts(data.prompts), True))
@@ -56,21 +64,23 @@ def temperature_of(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> flo
 
 
 def calibrate(
-    corpora: list[Corpus], rows: list[NDArray[np.intp]], recipe: Recipe
+    corpora: list[Corpus], rows: list[NDArray[np.intp]], recipe: Recipe, work: Path
 ) -> tuple[float, dict[str, Any]]:
-    """Temperature from RAVDESS's training speakers, each judged by a network that never heard them, clean and cut."""
+    """Temperature from a quarter of RAVDESS's training speakers, judged by a network that never heard them.
+
+    Clean, cut and distorted, alone and in sessions.
+    """
     ravdess = corpora[0]
-    parts = folds(ravdess.speakers[rows[0]], 3)
-    logits, truth = [], []
-    for fold in np.unique(parts):
-        network = train(corpora, [rows[0][parts != fold], *rows[1:]], recipe)
-        tested = rows[0][parts == fold]
-        for take in ravdess.takes[:3]:
-            logits.append(predict(network, take, tested))
-            truth.append(ravdess.labels[tested])
-    joined, labels = np.concatenate(logits), np.concatenate(truth)
-    temperature = temperature_of(joined, labels)
-    return temperature, scores(labels, softmax(joined, temperature), range(len(EKMAN)))
+    apart = folds(ravdess.speakers[rows[0]], 4) == 0
+    chosen, tested = [rows[0][~apart], *rows[1:]], rows[0][apart]
+    network = train(corpora, chosen, recipe, work)
+    alone = [predict(network, take, tested) for take in ravdess.takes[:3]]
+    speakers = ravdess.speakers[tested]
+    average = average_of(corpora, chosen)
+    sessions = in_sessions(network.answer, average, ravdess.takes[0].of(tested), speakers, 1.0)
+    logits, labels = np.concatenate([*alone, sessions]), np.tile(ravdess.labels[tested], 4)
+    temperature = temperature_of(logits, labels)
+    return temperature, scores(labels, softmax(logits, temperature), range(len(EKMAN)))
 
 
 def fit(recipe_path: Path, data: VoiceData, out: Path) -> Bundle:
@@ -83,23 +93,26 @@ def fit(recipe_path: Path, data: VoiceData, out: Path) -> Bundle:
     if unknown:
         raise DataError(f"{recipe_path}: held-out speaker {sorted(unknown)[0]!r} is in no corpus")
     rows = [np.flatnonzero(~np.isin(corpus.speakers, recipe.held_out)) for corpus in corpora]
-    temperature, calibration = calibrate(corpora, rows, recipe)
+    work = data.cache / "members"
+    network = train(corpora, rows, recipe, work)
+    temperature, calibration = calibrate(corpora, rows, recipe, work)
     log.info("temperature %.3f, out of fold UAR %.3f", temperature, calibration["uar"])
-    network = train(corpora, rows, recipe)
     encoder = SpeechEncoder(recipe.encoder)
-    common: dict[str, Any] = {
-        "encoder": encoder,
-        "version": recipe.version,
-        "temperature": temperature,
-        "trained": sorted(speakers - set(recipe.held_out)),
-        "held_out": sorted(recipe.held_out),
-        "golden": golden_inputs(_golden_audio(), encoder),
-        "golden_from": {"weight": GOLDEN_WEIGHT, "from_s": GOLDEN_FROM_S, "to_s": GOLDEN_TO_S},
-        "recipe": recipe_path.read_text("utf-8"),
-    }
-    bundle = export(network, out, metrics={}, card="", **common)
+    bundle = export(
+        network,
+        out,
+        encoder=encoder,
+        version=recipe.version,
+        temperature=temperature,
+        trained=sorted(speakers - set(recipe.held_out)),
+        held_out=sorted(recipe.held_out),
+        golden=golden_inputs(_golden_audio(), encoder),
+        golden_from={"weight": GOLDEN_WEIGHT, "from_s": GOLDEN_FROM_S, "to_s": GOLDEN_TO_S},
+        recipe=recipe_path.read_text("utf-8"),
+        average=average_of(corpora, rows),
+    )
     measured = {"calibration": calibration, "held_out": evaluate(bundle, data)}
-    return export(network, out, metrics=measured, card=card(measured, recipe), **common)
+    return with_measures(bundle, measured, card(measured, recipe))
 
 
 def _golden_audio() -> NDArray[np.float32]:

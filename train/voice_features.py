@@ -26,8 +26,8 @@ from train.datasets.speech_clip import Clip
 
 log = logging.getLogger("train.voice_features")
 
-VERSION = 1
-"""Raise it when presenting a take changes, so that old shards are not mistaken for new ones."""
+VERSION = 2
+"""Raise it when presenting a take or what a feature holds changes, so that old shards are not mistaken for new ones."""
 
 SHARD = 100
 RATE = 16000
@@ -135,6 +135,12 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.states)
+
+    def of(self, rows: NDArray[np.intp]) -> Features:
+        """Those of the given clips."""
+        return Features(
+            [self.states[row] for row in rows], [self.masks[row] for row in rows], self.prosody[rows]
+        )
 
 
 def extract(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -90,6 +92,15 @@ class VoiceNetwork(nn.Module):
         """states float[B, layers, T, d], mask float[B, T], prosody float[B, k] -> embedding, logits."""
         reduced, manner = self.reduction(states, prosody)
         return self.vote(reduced, manner, mask)
+
+    @torch.no_grad()
+    def answer(
+        self, states: NDArray[np.float32], mask: NDArray[np.float32], prosody: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Logits float32[labels] of one clip: states float32[layers, T, d], mask float32[T], prosody float32[k]."""
+        tensors = (torch.from_numpy(part)[None] for part in (states, mask, prosody))
+        logits: NDArray[np.float32] = self(*tensors)[1][0].numpy()
+        return logits
 
     def vote(self, reduced: Tensor, prosody: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The same from the reduction's outputs."""

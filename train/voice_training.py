@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import logging
 import math
+import os
+import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ecmf.branches.voice import POOL, SESSION_PRIOR_S, WINDOW_S
 from ecmf.errors import DataError, UsageError
+from ecmf.importers.whisper_encoder import LAYERS
 from ecmf.labels import EKMAN
 from ecmf.prosody import FEATURES
+from ecmf.speech import STATES_PER_SECOND
 from train.datasets.speech_clip import Clip
 from train.voice_features import Features
 from train.voice_network import Reduction, Shape, VoiceMember, VoiceNetwork
@@ -29,6 +37,12 @@ _SILENT = 0.02
 _WHITENING = 0.25
 """Power of a direction's variance that scales it down: 0.5 would raise what is mostly noise to the loudest voice."""
 
+_NEUTRAL_SHARE = 0.7
+"""Of the histories in training that hold neutral clips only."""
+
+_FRAME_S = POOL / STATES_PER_SECOND
+_WINDOW = round(WINDOW_S / _FRAME_S)
+
 Item = tuple[Tensor, Tensor, Tensor]
 """Reduced states float32[T, states], mask float32[T], prosody float32[k]."""
 
@@ -40,8 +54,11 @@ class Recipe:
     version: str
     seed: int
     encoder: str
-    takes: int
+    layers: tuple[int, ...]
+    takes: tuple[str, ...]
     clean_share: float
+    cold_share: float
+    short_share: float
     states: int
     members: int
     hidden: int
@@ -69,7 +86,8 @@ def read_recipe(path: Path) -> Recipe:
         raise UsageError(
             f"{path}: {'unknown' if odd in raw else 'missing'} key {odd!r}; expected {sorted(known)}"
         )
-    return Recipe(**{**raw, "held_out": tuple(raw["held_out"])})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    return Recipe(**values)
 
 
 @dataclass(frozen=True)
@@ -101,26 +119,38 @@ class Samples:
     """bool[n, labels]: labels that the clip's corpus has at all."""
     weights: NDArray[np.float32]
     """float32[n]: rarer labels of a corpus weigh more."""
+    means: Tensor
+    """float32[n, states]: mean state of each clip's clean speech; 0 is the mean of all."""
+    seconds: NDArray[np.float32]
+    """float32[n]: speech in it."""
+    speakers: NDArray[np.str_]
 
 
-def fit_reduction(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], kept: int) -> Reduction:
-    """Scaling and main directions from the chosen clips' clean takes, over frames that surely hold speech."""
+def fit_reduction(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], recipe: Recipe) -> Reduction:
+    """Scaling and main directions from the chosen clips' clean takes, over frames that surely hold speech.
+
+    Layers that the recipe leaves out get no weight.
+    """
+    used = [LAYERS.index(layer) for layer in recipe.layers]
     speech: list[NDArray[np.float32]] = []
     manner: list[NDArray[np.float32]] = []
     for corpus, chosen in zip(corpora, rows, strict=True):
         clean = corpus.takes[0]
         for row in chosen:
-            states = clean.states[row][:, clean.masks[row] > 0.5].astype(np.float32)
+            states = clean.states[row][used][:, clean.masks[row] > 0.5].astype(np.float32)
             speech.append(np.concatenate(list(states), axis=1))
         manner.append(clean.prosody[chosen])
     frames, prosody = np.concatenate(speech), np.concatenate(manner)
     mean, scale = frames.mean(0), 1 / np.maximum(frames.std(0), 1e-4)
     scaled = (frames - mean) * scale
     variances, directions = np.linalg.eigh(scaled.T @ scaled / np.float32(len(scaled)))
-    order = np.argsort(variances)[::-1][:kept]
+    order = np.argsort(variances)[::-1][: recipe.states]
     weight = scale[:, None] * directions[:, order] / np.maximum(variances[order], 1e-6) ** _WHITENING
-    reduction = Reduction(frames.shape[1], kept, prosody.shape[1])
-    reduction.weight.copy_(torch.from_numpy(weight.astype(np.float32)))
+    width = frames.shape[1] // len(used)
+    stacked = np.zeros((len(LAYERS), width, weight.shape[1]), np.float32)
+    stacked[used] = weight.reshape(len(used), width, -1)
+    reduction = Reduction(len(LAYERS) * width, weight.shape[1], prosody.shape[1])
+    reduction.weight.copy_(torch.from_numpy(stacked.reshape(len(LAYERS) * width, -1)))
     reduction.bias.copy_(torch.from_numpy((-mean @ weight).astype(np.float32)))
     reduction.prosody_mean.copy_(torch.from_numpy(prosody.mean(0)))
     reduction.prosody_scale.copy_(torch.from_numpy(1 / np.maximum(prosody.std(0), 1e-4)))
@@ -138,7 +168,7 @@ def reduce(reduction: Reduction, features: Features, row: int) -> Item:
 
 def gather(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], reduction: Reduction) -> Samples:
     """Samples of the given rows of each corpus. Raises DataError when a corpus brings a label with a single clip."""
-    takes, labels, possible, weights = [], [], [], []
+    takes, labels, possible, weights, means, seconds = [], [], [], [], [], []
     for corpus, chosen in zip(corpora, rows, strict=True):
         y = corpus.labels[chosen]
         counts = np.bincount(y, minlength=len(EKMAN))
@@ -152,11 +182,21 @@ def gather(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], reductio
                 raise DataError(
                     f"clip {corpus.clips[row].name} of {corpus.clips[row].speaker} holds no speech"
                 )
+            reduced, mask, _ = takes[-1][0]
+            spoken = mask > 0.5
+            means.append(reduced[spoken].mean(0) if spoken.any() else torch.zeros(reduced.shape[1]))
+            seconds.append(float(spoken.sum()) * _FRAME_S)
         labels.append(y)
         possible.append(np.tile(present | corpus.complete, (len(chosen), 1)))
         weights.append((len(chosen) / present.sum() / counts[y]) ** 0.5)
     return Samples(
-        takes, np.concatenate(labels), np.concatenate(possible), np.concatenate(weights).astype(np.float32)
+        takes,
+        np.concatenate(labels),
+        np.concatenate(possible),
+        np.concatenate(weights).astype(np.float32),
+        torch.stack(means),
+        np.array(seconds, np.float32),
+        np.concatenate([corpus.speakers[chosen] for corpus, chosen in zip(corpora, rows, strict=True)]),
     )
 
 
@@ -172,8 +212,7 @@ def train_member(samples: Samples, recipe: Recipe, seed: int) -> VoiceMember:
     """One member from scratch; the same samples, recipe and seed give the same weights on the same machine."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    shape = Shape(recipe.states, len(FEATURES), len(EKMAN), recipe.hidden, recipe.embedding, recipe.dropout)
-    member = VoiceMember(shape)
+    member = VoiceMember(_shape(recipe))
     optimiser = torch.optim.AdamW(member.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = math.ceil(len(samples.labels) / recipe.batch)
     total, warm = steps * recipe.epochs, steps
@@ -195,6 +234,25 @@ def train_member(samples: Samples, recipe: Recipe, seed: int) -> VoiceMember:
     return member.eval()
 
 
+def _history(samples: Samples, row: int, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+    """What a session may have learnt of this speaker before this clip (see ecmf.branches.voice.VoiceSession).
+
+    Nothing in ``cold_share`` of the cases, else 1 to 16 other clips of the speaker: mostly neutral ones, for a session
+    counts speech by how neutral it is, but it is not always right.
+    """
+    others = np.flatnonzero(samples.speakers == samples.speakers[row])
+    others = others[others != row]
+    neutral = others[samples.labels[others] == EKMAN.index("neutral")]
+    if rng.random() < recipe.cold_share or not len(others):
+        return torch.zeros(samples.means.shape[1])
+    pool = neutral if len(neutral) and rng.random() < _NEUTRAL_SHARE else others
+    chosen = rng.choice(pool, int(rng.choice((1, 2, 4, 8, 16))))
+    weight = torch.from_numpy(samples.seconds[chosen])
+    total = float(weight.sum())
+    mean = (samples.means[chosen] * weight[:, None]).sum(0) / max(total, _FRAME_S)
+    return mean * (total / (total + SESSION_PRIOR_S))
+
+
 def _loss(
     member: VoiceMember, samples: Samples, rows: NDArray[np.intp], recipe: Recipe, rng: np.random.Generator
 ) -> Tensor:
@@ -203,8 +261,15 @@ def _loss(
     for row in rows:
         every = samples.takes[row]
         clean = len(every) == 1 or rng.random() < recipe.clean_share
-        chosen.append(every[0] if clean else every[int(rng.integers(1, len(every)))])
+        states, mask, prosody = every[0] if clean else every[int(rng.integers(1, len(every)))]
+        # No more than the live system ever hears at once, and now and then as little as when speech begins.
+        window = _WINDOW
+        if rng.random() < recipe.short_share:
+            window, prosody = int(rng.integers(_WINDOW // 5, _WINDOW // 2)), torch.zeros_like(prosody)
+        first = int(rng.integers(0, max(len(mask) - window, 0) + 1))
+        chosen.append((states[first : first + window], mask[first : first + window], prosody))
     reduced, mask, prosody = collate(chosen)
+    reduced = reduced - torch.stack([_history(samples, int(row), recipe, rng) for row in rows])[:, None]
     target = torch.from_numpy(samples.labels[rows])
     possible = torch.from_numpy(samples.possible[rows])
     _, logits = member(reduced, mask, prosody)
@@ -216,12 +281,47 @@ def _loss(
     return (loss * weight).sum() / weight.sum()
 
 
-def train(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], recipe: Recipe) -> VoiceNetwork:
-    """Reduction and all members, from the given rows of each corpus."""
-    reduction = fit_reduction(corpora, rows, recipe.states)
+def train(
+    corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], recipe: Recipe, work: Path | None = None
+) -> VoiceNetwork:
+    """Reduction and all members, from the given rows of each corpus.
+
+    Members already trained on the same samples with the same recipe are taken from the folder ``work``.
+    """
+    reduction = fit_reduction(corpora, rows, recipe)
     samples = gather(corpora, rows, reduction)
-    members = [train_member(samples, recipe, recipe.seed + index) for index in range(recipe.members)]
+    began = time.monotonic()
+    members = []
+    for index in range(recipe.members):
+        members.append(_member(samples, recipe, recipe.seed + index, work))
+        log.info("member %d of %d, %.0f s", index + 1, recipe.members, time.monotonic() - began)
     return VoiceNetwork(reduction, members).eval()
+
+
+def _member(samples: Samples, recipe: Recipe, seed: int, work: Path | None) -> VoiceMember:
+    """Trained, or from ``work`` where a stopped run left it."""
+    if work is None:
+        return train_member(samples, recipe, seed)
+    key = hashlib.sha256(repr((dataclasses.replace(recipe, version="", members=0), seed)).encode())
+    for every in samples.takes:
+        for states, mask, prosody in every:
+            key.update(f"{len(mask)} {float(states.sum()):.3f} {float(prosody.sum()):.3f}".encode())
+    key.update(samples.labels.tobytes() + samples.possible.tobytes())
+    file = work / f"member-{key.hexdigest()[:24]}.pt"
+    if file.is_file():
+        member = VoiceMember(_shape(recipe))
+        member.load_state_dict(torch.load(file, weights_only=True))
+        return member.eval()
+    member = train_member(samples, recipe, seed)
+    work.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}")
+    torch.save(member.state_dict(), temporary)
+    temporary.replace(file)
+    return member
+
+
+def _shape(recipe: Recipe) -> Shape:
+    return Shape(recipe.states, len(FEATURES), len(EKMAN), recipe.hidden, recipe.embedding, recipe.dropout)
 
 
 @torch.no_grad()
@@ -235,6 +335,19 @@ def predict(network: VoiceNetwork, features: Features, rows: NDArray[np.intp]) -
         reduced, mask, prosody = collate([items[i] for i in part])
         out[part] = network.vote(reduced, prosody, mask)[1].numpy()
     return out
+
+
+def average_of(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]]) -> NDArray[np.float32]:
+    """Mean state of the chosen clips' clean speech, float32[layers, d]."""
+    frames = [
+        corpus.takes[0].states[row][:, corpus.takes[0].masks[row] > 0.5].astype(np.float32)
+        for corpus, chosen in zip(corpora, rows, strict=True)
+        for row in chosen
+    ]
+    mean: NDArray[np.float32] = (
+        np.concatenate(frames, axis=1).mean(axis=1, dtype=np.float64).astype(np.float32)
+    )
+    return mean
 
 
 def folds(speakers: NDArray[np.str_], count: int = 6) -> NDArray[np.int64]:

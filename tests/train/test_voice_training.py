@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from ecmf.errors import UsageError
 from ecmf.labels import EKMAN
 from ecmf.prosody import FEATURES
 from train.datasets.speech_clip import Clip
-from train.evaluate_voice import calibration_error, scores, softmax, uar
+from train.evaluate_voice import calibration_error, in_sessions, scores, softmax, uar
 from train.fit_voice import RECIPE, temperature_of
 from train.voice_features import Features
-from train.voice_training import Corpus, Recipe, folds, predict, read_recipe, train
+from train.voice_training import Corpus, Recipe, average_of, folds, predict, read_recipe, train
 
 WIDTH = 8
 
@@ -30,9 +31,13 @@ def recipe() -> Recipe:
     return dataclasses.replace(read_recipe(RECIPE), learning_rate=0.01, **small)
 
 
-def corpus(labels: list[str], seed: int, complete: bool = False) -> Corpus:
-    """Twenty clips a label; its number shows in the speech frames, and another label's in the silent ones."""
+def corpus(labels: list[str], seed: int, complete: bool = False, accent: float = 0.0) -> Corpus:
+    """Twenty clips a label; its number shows in the speech frames, and another label's in the silent ones.
+
+    ``accent``: how far each speaker's states lie from those of the others.
+    """
     rng = np.random.default_rng(seed)
+    accents = rng.normal(0, accent, (6, 3, 1, WIDTH))
     states, masks, clips = [], [], []
     for index in range(20 * len(labels)):
         k = EKMAN.index(labels[index % len(labels)])
@@ -41,6 +46,7 @@ def corpus(labels: list[str], seed: int, complete: bool = False) -> Corpus:
         signal = rng.normal(0, 0.5, (3, length, WIDTH))
         signal[:, mask > 0, k] += 3
         signal[:, mask == 0, (k + 1) % 7] += 6
+        signal += accents[index % 6]
         states.append(signal.astype(np.float16))
         masks.append(mask)
         clips.append(Clip(str(index), EKMAN[k], f"s{index % 6}", "F", "", b""))
@@ -69,6 +75,42 @@ def test_a_corpus_does_not_teach_that_its_missing_labels_are_rare(recipe: Recipe
     fresh = corpus(["fear", "anger", "neutral"], 2)
     logits = predict(network, fresh.takes[0], np.arange(60))
     assert uar(fresh.labels, logits.argmax(1)) > 0.9
+
+
+def test_a_session_learns_the_speaker(recipe: Recipe) -> None:
+    """Given speakers farther apart than the labels are, a session's later clips are read better than lone ones."""
+    trained, fresh = corpus(list(EKMAN), 0, accent=2.0), corpus(list(EKMAN), 1, accent=2.0)
+    rows = np.arange(len(trained.clips))
+    network = train([trained], [rows], dataclasses.replace(recipe, cold_share=0.3))
+    features = fresh.takes[0]
+    alone = predict(network, features, rows)
+    average = average_of([trained], [rows])
+    sessions = in_sessions(network.answer, average, features, fresh.speakers, 1.0)
+    assert uar(fresh.labels, sessions.argmax(1)) > uar(fresh.labels, alone.argmax(1)) + 0.05
+
+
+def test_members_are_taken_from_a_stopped_run(recipe: Recipe, tmp_path: Path) -> None:
+    data, rows = corpus(["neutral", "anger"], 0), np.arange(40)
+    short = dataclasses.replace(recipe, epochs=1)
+    first = predict(train([data], [rows], short, tmp_path), data.takes[0], rows)
+    kept = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    again = predict(train([data], [rows], short, tmp_path), data.takes[0], rows)
+    np.testing.assert_array_equal(first, again)
+    assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == kept and len(kept) == 2
+    train([data], [rows[:30]], short, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4  # other samples, other members
+
+
+def test_a_layer_that_is_left_out_changes_nothing(recipe: Recipe) -> None:
+    data, rows = corpus(["neutral", "anger"], 0), np.arange(40)
+    network = train([data], [rows], dataclasses.replace(recipe, epochs=1, layers=(2, 3)))
+    states, mask = data.takes[0].states[0].astype(np.float32), data.takes[0].masks[0]
+    changed = states.copy()
+    changed[2] += 5
+    np.testing.assert_array_equal(
+        network.answer(states, mask, data.takes[0].prosody[0]),
+        network.answer(changed, mask, data.takes[0].prosody[0]),
+    )
 
 
 def test_silence_alone_is_no_opinion(recipe: Recipe) -> None:
@@ -122,8 +164,8 @@ def test_scores_of_a_subset_of_labels() -> None:
     assert table["uar"] == 0.75 and table["recall"] == {"neutral": 0.5, "happiness": 1.0}
 
 
-def test_an_unknown_key_in_a_recipe_is_named(tmp_path: pytest.TempPathFactory) -> None:
-    path = tmp_path / "voice.toml"  # type: ignore[operator]
+def test_an_unknown_key_in_a_recipe_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "voice.toml"
     path.write_text(RECIPE.read_text() + "\nspeed = 3\n")
     with pytest.raises(UsageError, match="unknown key 'speed'"):
         read_recipe(path)
