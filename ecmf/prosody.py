@@ -15,7 +15,8 @@ _WINDOW = 640  # 40 ms: nearly three periods of the lowest pitch
 _FFT = 1024  # room for the window and its longest lag
 _LOWEST_HZ, _HIGHEST_HZ = 70.0, 500.0
 _VOICED = 0.45  # Boersma 1993's voicing threshold on the normalised autocorrelation
-_OCTAVE_COST = 0.02  # prefers the shorter of nearly equal lags (Boersma 1993, section 4)
+_OCTAVE_COST = 0.03  # prefers the shorter of nearly equal lags (Boersma 1993, section 4)
+_REACH = (0.65, 2.2)  # of the lower and upper quartile of pitch: a lively voice spans more than an octave
 _FLOOR = 1e-10
 
 FEATURES = (
@@ -67,7 +68,7 @@ def prosody(audio: NDArray[np.float32], speech: NDArray[np.bool_]) -> NDArray[np
     # A detector's edges reach past the speech; frames 40 dB below its loudest say nothing about it.
     active = active & (loudness > loudness[active].max() - 40)
     times = np.arange(count) * (HOP / SAMPLE_RATE)
-    pitch, periodicity = _pitch(power)
+    pitch, periodicity = _pitch(power, active)
     values = [
         *_pitch_statistics(pitch, periodicity, active, times),
         *_loudness_statistics(loudness, active, times),
@@ -84,12 +85,13 @@ def _hann() -> NDArray[np.float32]:
 
 @cache
 def _lags() -> tuple[int, int]:
-    return int(SAMPLE_RATE / _HIGHEST_HZ), int(np.ceil(SAMPLE_RATE / _LOWEST_HZ))
+    """Shortest and longest period, in half samples."""
+    return int(2 * SAMPLE_RATE / _HIGHEST_HZ), int(np.ceil(2 * SAMPLE_RATE / _LOWEST_HZ))
 
 
 @cache
 def _window_correlation() -> NDArray[np.float32]:
-    correlation = np.fft.irfft(np.abs(np.fft.rfft(_hann(), _FFT)) ** 2)
+    correlation = np.fft.irfft(np.abs(np.fft.rfft(_hann(), _FFT)) ** 2, 2 * _FFT)
     shape: NDArray[np.float32] = (correlation / correlation[0]).astype(np.float32)
     return shape
 
@@ -110,20 +112,35 @@ def _power(frames: NDArray[np.float32]) -> NDArray[np.float32]:
     return power
 
 
-def _pitch(power: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Pitch in semitones above 100 Hz and its strength, float32[frames] each (Boersma 1993)."""
+def _pitch(
+    power: NDArray[np.float32], active: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pitch in semitones above 100 Hz and its strength, float32[frames] each (Boersma 1993).
+
+    Chosen twice: the second time within reach of the quartiles of the first (after De Looze & Hirst 2008), which
+    brings back the frames that fell an octave off.
+    """
     shortest, longest = _lags()
-    correlation = np.fft.irfft(power, axis=1)[:, : longest + 2]
-    strength = correlation / np.maximum(correlation[:, :1], _FLOOR) / _window_correlation()[: longest + 2]
+    # Twice the sampling rate: a period of 61.5 samples would show half as well as its double, 123.
+    fine = np.fft.irfft(power, 2 * _FFT, axis=1)[:, : longest + 2]
+    strength = fine / np.maximum(fine[:, :1], _FLOOR) / _window_correlation()[: longest + 2]
+    at = strength[:, shortest : longest + 1]
+    before, after = strength[:, shortest - 1 : longest], strength[:, shortest + 1 :]
+    bend = np.where((at >= before) & (at > after), before - 2 * at + after, -np.inf)
+    shift = 0.5 * (before - after) / bend
+    height = np.where(np.isfinite(bend), at - 0.25 * (before - after) * shift, -1)
     lags = np.arange(shortest, longest + 1)
-    preferred = strength[:, shortest : longest + 1] - _OCTAVE_COST * np.log2(lags / shortest)
-    best = shortest + preferred.argmax(axis=1)
+    preferred = height - _OCTAVE_COST * np.log2(lags / shortest).astype(np.float32)
     rows = np.arange(len(power))
-    before, at, after = (strength[rows, best + step] for step in (-1, 0, 1))
-    bend = before - 2 * at + after
-    shift = np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, -1), 0)
-    hertz = SAMPLE_RATE / (best + np.clip(shift, -0.5, 0.5))
-    return (12 * np.log2(hertz / 100)).astype(np.float32), np.minimum(at, 1).astype(np.float32)
+    best = preferred.argmax(axis=1)
+    sure = active & (height[rows, best] > _VOICED)
+    if sure.any():
+        low, high = np.percentile(lags[best[sure]], (25, 75))
+        reach = (lags >= low / _REACH[1]) & (lags <= high / _REACH[0])
+        best = np.where(reach, preferred, -np.inf).argmax(axis=1)
+    hertz = 2 * SAMPLE_RATE / (lags[best] + shift[rows, best])
+    peaks = np.clip(height[rows, best], 0, 1)
+    return (12 * np.log2(hertz / 100)).astype(np.float32), peaks.astype(np.float32)
 
 
 def _slope(times: NDArray[np.floating], values: NDArray[np.floating]) -> float:

@@ -94,10 +94,10 @@ class VoiceSession:
 
     def shift(self) -> NDArray[np.float32]:
         """float32[layers, d]: to be taken off every state of this speaker."""
-        if self.seconds == 0:
-            return np.zeros_like(self._average)
-        mean = self._sum / np.float32(self.seconds)
-        return (mean - self._average) * np.float32(self.seconds / (self.seconds + SESSION_PRIOR_S))
+        # Of the same worth as (mean - average) * seconds / (seconds + prior), without a division by no seconds.
+        return (self._sum - self._average * np.float32(self.seconds)) / np.float32(
+            self.seconds + SESSION_PRIOR_S
+        )
 
     def learn(self, states: NDArray[np.float32], mask: NDArray[np.float32], neutral: float) -> None:
         """Add speech that was not added before: states float32[layers, T, d], its mask float32[T].

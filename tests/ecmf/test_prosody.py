@@ -37,6 +37,22 @@ def test_pitch_is_found_in_semitones_above_100_hz(hertz: float) -> None:
     assert found["voiced_share"] > 0.95
 
 
+@pytest.mark.parametrize("hertz", [85, 150, 260, 300, 450])
+@pytest.mark.parametrize("noise", [0, 0.05])
+def test_a_loud_formant_does_not_move_the_pitch_by_an_octave(hertz: float, noise: float) -> None:
+    """At 260 Hz a period is 61.5 samples: two of them fit the sampling better than one."""
+    times = np.arange(RATE) / RATE
+    tones = [
+        (0.05 + np.exp(-(((k * hertz - 1200) / 200) ** 2))) / k**0.5 * np.sin(2 * np.pi * hertz * k * times)
+        for k in range(1, int(4000 // hertz) + 1)
+    ]
+    audio = np.sum(tones, axis=0)
+    audio = 0.3 * audio / np.abs(audio).max() + np.random.default_rng(0).normal(0, noise, len(times))
+    assert measured(audio.astype(np.float32))["pitch_median"] == pytest.approx(
+        12 * np.log2(hertz / 100), abs=0.5
+    )
+
+
 def test_a_rising_voice_has_its_slope() -> None:
     assert measured(voice(glide=3, syllables=0))["pitch_slope"] == pytest.approx(3, abs=0.3)
     assert measured(voice(glide=-3, syllables=0))["pitch_slope"] == pytest.approx(-3, abs=0.3)

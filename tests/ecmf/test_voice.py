@@ -8,9 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ecmf.branches.voice import MIN_SPEECH_S, WINDOW_S, VoiceBranch, quality, voice_inputs
+from ecmf.branches.voice import (
+    MIN_SPEECH_S,
+    SESSION_MEMORY_S,
+    WINDOW_S,
+    VoiceBranch,
+    VoiceSession,
+    quality,
+    voice_inputs,
+)
 from ecmf.bundle import SHIPPED, load_bundle
 from ecmf.cue import Cue
 from ecmf.errors import BundleError
@@ -42,9 +52,14 @@ def encoder(weight: Callable[[str], Path]) -> SpeechEncoder:
 
 
 @pytest.fixture(scope="module")
-def listen(weight: Callable[[str], Path], encoder: SpeechEncoder) -> Listen:
+def branch(encoder: SpeechEncoder) -> VoiceBranch:
+    return VoiceBranch(encoder=encoder)
+
+
+@pytest.fixture(scope="module")
+def listen(weight: Callable[[str], Path], encoder: SpeechEncoder, branch: VoiceBranch) -> Listen:
     """Audio -> cue, as the live system goes about it."""
-    branch, detector = VoiceBranch(encoder=encoder), SpeechDetector(weight("silero-vad"))
+    detector = SpeechDetector(weight("silero-vad"))
 
     def cue(audio: Audio, **more: Any) -> Cue | None:
         detector.reset()
@@ -113,6 +128,40 @@ def test_quality_falls_with_noise_level_and_time(listen: Listen, reading: Audio)
 
 def test_quality_of_no_speech_is_zero() -> None:
     assert quality(np.zeros(RATE, np.float32), np.zeros(12, np.float32)) == 0
+
+
+def test_a_session_takes_off_what_was_heard_as_neutral() -> None:
+    average = np.ones((3, 4), np.float32)
+    session = VoiceSession(average)
+    assert not session.shift().any()
+    states, mask = np.full((3, 100, 4), 5, np.float32), np.repeat([1, 0], 50).astype(np.float32)
+    states[:, 50:] = 100  # silence
+    session.learn(states, mask, 0.0)
+    assert not session.shift().any()  # nothing of it was neutral
+    session.learn(states, mask, 1.0)
+    assert session.seconds == pytest.approx(4)
+    np.testing.assert_allclose(session.shift(), 4 * session.seconds / (session.seconds + 6), rtol=1e-5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.floats(0, 1), st.floats(-5, 5)), max_size=40))
+def test_a_session_never_goes_past_what_it_heard(heard: list[tuple[int, float, float]]) -> None:
+    session = VoiceSession(np.zeros((3, 2), np.float32))
+    for frames, neutral, value in heard:
+        session.learn(np.full((3, frames, 2), value, np.float32), np.ones(frames, np.float32), neutral)
+    assert 0 <= session.seconds <= SESSION_MEMORY_S
+    assert np.abs(session.shift()).max() <= max((abs(value) for *_, value in heard), default=0) + 1e-4
+
+
+def test_a_session_is_judged_against_its_speaker(listen: Listen, reading: Audio, branch: VoiceBranch) -> None:
+    """The first cue is the same with and without; later ones differ."""
+    session = branch.session()
+    assert session is not None
+    pieces = [reading[k * RATE : (k + 3) * RATE] for k in (1, 2, 3, 4, 5, 6)]
+    alone = [listen(piece) for piece in pieces]
+    turned = [listen(piece, session=session, new_s=1.0) for piece in pieces]
+    first, last = ([cue.probs for cue in cues if cue is not None] for cues in (alone, turned))
+    np.testing.assert_array_equal(first[0], last[0])
+    assert session.seconds > 0 and np.abs(first[-1] - last[-1]).max() > 1e-4
 
 
 def test_inputs_end_with_the_audio(encoder: SpeechEncoder, reading: Audio) -> None:
