@@ -95,9 +95,8 @@ class VoiceSession:
     def shift(self) -> NDArray[np.float32]:
         """float32[layers, d]: to be taken off every state of this speaker."""
         # Of the same worth as (mean - average) * seconds / (seconds + prior), without a division by no seconds.
-        return (self._sum - self._average * np.float32(self.seconds)) / np.float32(
-            self.seconds + SESSION_PRIOR_S
-        )
+        ahead = self._sum - self._average * np.float32(self.seconds)
+        return (ahead / np.float32(self.seconds + SESSION_PRIOR_S)).astype(np.float32)
 
     def learn(self, states: NDArray[np.float32], mask: NDArray[np.float32], neutral: float) -> None:
         """Add speech that was not added before: states float32[layers, T, d], its mask float32[T].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,14 @@ WIDTH = 8
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    small = {"states": 12, "members": 2, "hidden": 16, "embedding": 8, "epochs": 12, "batch": 16}
+    small: dict[str, Any] = {
+        "states": 12,
+        "members": 2,
+        "hidden": 16,
+        "embedding": 8,
+        "epochs": 12,
+        "batch": 16,
+    }
     return dataclasses.replace(read_recipe(RECIPE), learning_rate=0.01, **small)
 
 
