@@ -34,7 +34,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     drops: dict[str, Count]
     """Samples dropped since the start, by cause."""
     queue_age_ms: Positive | None = None
-    """Age of the oldest sample waiting for it; null when none waits."""
+    """Longest that a sample waited for it in the last second; null for who takes none from others."""
     restarts: Count = 0
     """Times it was restarted."""
     reason: str | None = None
