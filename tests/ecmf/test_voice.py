@@ -88,17 +88,58 @@ def test_a_short_beginning_is_stamped_as_long_as_it_is(listen: Listen, reading: 
     assert cue.end_ns - cue.start_ns == 1_500_000_000
 
 
-@pytest.mark.parametrize("kind", ["silence", "white noise", "clicks", "chord"])
-def test_what_is_no_voice_gives_no_cue(listen: Listen, kind: str) -> None:
+def breathing(times: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Air through the nose and the mouth: noise between 400 and 2500 Hz that swells every three seconds."""
+    spectrum = np.fft.rfft(rng.normal(0, 1, len(times)))
+    hertz = np.fft.rfftfreq(len(times), 1 / RATE)
+    air = np.fft.irfft(spectrum * ((hertz > 400) & (hertz < 2500)), len(times))
+    return 0.1 * air * np.maximum(np.sin(2 * np.pi * times / 3), 0) ** 2
+
+
+def keyboard(times: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Six keys a second: a burst of noise and the ring of the case, gone after 20 ms."""
+    sound = rng.normal(0, 0.001, len(times))
+    for start in np.cumsum(rng.exponential(1 / 6, 40)):
+        since = times - start
+        decay = np.where(since >= 0, np.exp(-np.maximum(since, 0) / 0.006), 0)
+        ring = np.sin(2 * np.pi * rng.uniform(300, 2500) * since)
+        sound += 0.2 * decay * (0.5 * ring + 0.5 * rng.normal(0, 1, len(times)))
+    return sound
+
+
+def music(times: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """A plucked melody over a bass and a drum, two beats a second."""
+    sound = np.zeros(len(times))
+    for beat in range(int(times[-1] * 2) + 1):
+        since = times - beat / 2
+        on = since >= 0
+        note = 220 * 2 ** (rng.choice([0, 3, 5, 7, 10, 12]) / 12)
+        pluck = np.sum([np.sin(2 * np.pi * note * k * since) / k for k in range(1, 8)], axis=0)
+        bass = np.sin(2 * np.pi * 55 * since)
+        drum = rng.normal(0, 1, len(times)) * np.exp(-np.maximum(since, 0) / 0.03)
+        sound += np.where(
+            on, np.exp(-np.maximum(since, 0) / 0.25) * (0.1 * pluck + 0.1 * bass) + 0.05 * drum, 0
+        )
+    return sound
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1])
+@pytest.mark.parametrize(
+    "kind", ["silence", "white noise", "clicks", "chord", "breathing", "keyboard", "music"]
+)
+def test_what_is_no_voice_gives_no_cue(listen: Listen, kind: str, level: float) -> None:
     rng = np.random.default_rng(0)
     times = np.arange(4 * RATE) / RATE
     sounds = {
-        "silence": np.zeros(len(times)),
-        "white noise": rng.normal(0, 0.05, len(times)),
-        "clicks": np.where(rng.random(len(times)) < 4 / RATE, 0.8, 0.0),
-        "chord": 0.1 * np.sum([np.sin(2 * np.pi * f * times) for f in (261.6, 329.6, 392.0)], axis=0),
+        "silence": lambda: np.zeros(len(times)),
+        "white noise": lambda: rng.normal(0, 0.05, len(times)),
+        "clicks": lambda: np.where(rng.random(len(times)) < 4 / RATE, 0.8, 0.0),
+        "chord": lambda: 0.1 * np.sum([np.sin(2 * np.pi * f * times) for f in (261.6, 329.6, 392.0)], axis=0),
+        "breathing": lambda: breathing(times, rng),
+        "keyboard": lambda: keyboard(times, rng),
+        "music": lambda: music(times, rng),
     }
-    assert listen(sounds[kind].astype(np.float32)) is None
+    assert listen((level * sounds[kind]()).astype(np.float32)) is None
 
 
 def test_speech_that_left_the_window_gives_no_cue(listen: Listen, reading: Audio) -> None:
