@@ -26,6 +26,12 @@ SAID_AFTER = 100
 """So many samples with read times until it is said: at its start a driver may give a few odd stamps."""
 
 
+STEP_NS = 100_000_000
+"""Sound that comes so much later than it used to, not for a moment but for STEP_LASTS_NS, was interrupted without the
+driver's saying so (a sound server moved the stream to another device)."""
+STEP_LASTS_NS = 300_000_000
+
+
 class _Trust:
     """Whether the driver's stamps are used: lost by one implausible, regained by many plausible ones."""
 
@@ -83,15 +89,37 @@ class SampleStamps:
         self._trust = _Trust(title)
         self._converter: deque[int] = deque(maxlen=window)
         self._read: deque[int] = deque(maxlen=window)
+        self._late_since_ns: int | None = None
 
-    def observe(self, position: int, count: int, age_ns: int | None, read_ns: int) -> None:
-        """Note that ``count`` samples from ``position`` on were got at ``read_ns``.
+    def observe(self, position: int, count: int, age_ns: int | None, read_ns: int) -> bool:
+        """Note that ``count`` samples from ``position`` on were got at ``read_ns``; whether the count has stepped
+        against the clock, so that what was known before is void.
 
         ``age_ns`` is how long before that the first was converted, as the driver says; None: there is no driver.
         """
         lasted_ns = count * 1_000_000_000 // self._rate
         since_start_ns = position * 1_000_000_000 // self._rate
-        self._read.append(read_ns - lasted_ns - since_start_ns)
+        offset_ns = read_ns - lasted_ns - since_start_ns
+        stepped = self._stepped(offset_ns, read_ns)
+        if stepped:
+            self.forget()
+        self._read.append(offset_ns)
+        self._observe_driver(lasted_ns, since_start_ns, age_ns, read_ns)
+        return stepped
+
+    def _stepped(self, offset_ns: int, read_ns: int) -> bool:
+        """Nothing can come earlier than it was there; a backlog after a stall is late, but only for a moment."""
+        if not self._read:
+            return False
+        late_ns = offset_ns - min(self._read)
+        if late_ns <= STEP_NS:
+            self._late_since_ns = None
+            return late_ns < -STEP_NS
+        if self._late_since_ns is None:
+            self._late_since_ns = read_ns
+        return read_ns - self._late_since_ns >= STEP_LASTS_NS
+
+    def _observe_driver(self, lasted_ns: int, since_start_ns: int, age_ns: int | None, read_ns: int) -> None:
         if age_ns is None:
             self.clock = "read"
             return
@@ -106,6 +134,7 @@ class SampleStamps:
         """After lost sound the old readings no longer hold."""
         self._converter.clear()
         self._read.clear()
+        self._late_since_ns = None
 
     def time_ns(self, position: float) -> int:
         """When the sample at ``position`` was captured; needs one observation."""

@@ -107,6 +107,30 @@ def test_a_burst_of_old_sound_at_the_start_does_not_count_for_long() -> None:
     assert stamps.time_ns(200 * 960) == pytest.approx(BOOT_NS + 4_000_000_000, abs=100_000)
 
 
+@pytest.mark.parametrize("age_ms", [20.2, None])
+def test_a_stream_that_was_moved_to_another_device_is_stamped_right_at_once(age_ms: float | None) -> None:
+    """Nothing came for 1.4 s, nobody said so, and the count goes on as if nothing had happened."""
+    stamps = SampleStamps(48_000, "microphone")
+    age_ns = None if age_ms is None else round(age_ms * 1e6)
+    steps, worst = 0, 0
+    for n in range(400):
+        true_ns = BOOT_NS + n * 20_000_000 + (1_400_000_000 if n >= 200 else 0)
+        steps += stamps.observe(n * 960, 960, age_ns, true_ns + 20_200_000)
+        if n >= 200 + 16:
+            worst = max(worst, abs(stamps.time_ns(n * 960) - true_ns))
+    assert steps == 1 and worst < 1_000_000
+
+
+def test_a_stall_with_a_backlog_is_no_step() -> None:
+    """Python was held up for 0.4 s: what waited comes at once, and then everything is in time again."""
+    stamps = SampleStamps(48_000, "microphone")
+    for n in range(300):
+        due_ns = BOOT_NS + (n + 1) * 20_000_000
+        read_ns = max(due_ns, BOOT_NS + 3_400_000_000 + n * 10_000) if n >= 150 else due_ns
+        assert not stamps.observe(n * 960, 960, None, read_ns)
+        assert abs(stamps.time_ns(n * 960) - (due_ns - 20_000_000)) < 1_000_000
+
+
 def test_lost_sound_starts_the_count_anew() -> None:
     stamps = SampleStamps(16_000, "microphone")
     for n in range(100):
