@@ -6,7 +6,8 @@ and, with ``--peer``, WhisperLiveKit's own pipeline in an environment of its own
 thread.
 
     python bench/transcription.py --ravdess ravdess.parquet --snr 20 10 5 --wordless 300
-    python bench/transcription.py --paced-only --ravdess ravdess.parquet --clips 12 --peer peerenv/bin/python
+    python bench/transcription.py --paces paced --systems ecmf --ravdess ravdess.parquet --clips 24 \\
+        --peer peerenv/bin/python --json OUT --add
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bench import results
 from bench.listening import ASK_S, Pace, listen, written
@@ -30,6 +31,7 @@ from ecmf.speech import SpeechEncoder
 from ecmf.transcribe import Transcriber, TranscriberSettings
 from ecmf.vad import BLOCK, SAMPLE_RATE, SpeechDetector
 
+SYSTEMS = ("ecmf", "agreement", "whole")
 AGREEMENT = TranscriberSettings(hop_s=1.0, margin_s=0.0, alone_s=float("inf"))
 """The rule of LocalAgreement-2 with the pace that whisper_streaming comes with, by our decoder."""
 
@@ -42,8 +44,10 @@ def main() -> int:
     parser.add_argument(
         "--snr", type=float, nargs="*", default=[], metavar="DB", help="add pink noise at these too"
     )
-    parser.add_argument("--paced", action="store_true", help="also play in real time")
-    parser.add_argument("--paced-only", action="store_true", help="nothing else")
+    parser.add_argument("--paces", nargs="*", choices=get_args(Pace), default=["unpaced", "simulated"])
+    parser.add_argument(
+        "--systems", nargs="*", choices=SYSTEMS, default=list(SYSTEMS), help="rows to measure (all)"
+    )
     parser.add_argument("--peer", type=Path, metavar="PYTHON", help="of an environment with whisperlivekit")
     parser.add_argument(
         "--wordless", type=float, default=0.0, metavar="S", help="S seconds of each wordless sound"
@@ -84,23 +88,18 @@ def run(options: argparse.Namespace) -> int:
     wanted = {"hop_s": options.hop, "margin_s": options.margin, "alone_s": options.alone}
     changes = {name: value for name, value in wanted.items() if value is not None}
     settings = replace(TranscriberSettings(), **changes)
-    paces: list[Pace] = ["paced"] if options.paced or options.paced_only else []
-    if not options.paced_only:
-        paces = ["unpaced", "simulated", *paces]
     scores: list[Score] = []
     false_words: list[dict[str, Any]] = []
     for name in options.models:
         encoder, decoder = SpeechEncoder(name), Decoder(name, language="en")
-        for pace in paces:
-            for system, rule in (("ecmf", settings), ("agreement of two passes", AGREEMENT)):
-                if system != "ecmf" and pace != "simulated":
-                    continue
-                scores += _streamed(
-                    system, name, rule, (encoder, decoder), recordings, truths, speech, pace, clean
-                )
-        if not options.paced_only:
-            for beam in options.whole:
-                scores += _with_pool(whole_file(name, recordings, speech, beam), clean)
+        network = encoder, decoder
+        for pace in options.paces:
+            for system, rule in (("ecmf", settings), ("agreement", AGREEMENT)):
+                # The other rule is shown at the pace that counts its computing, too.
+                if system in options.systems and (system == "ecmf" or pace == "simulated"):
+                    scores += _streamed(system, name, rule, network, recordings, truths, speech, pace, clean)
+        for beam in options.whole if "whole" in options.systems else ():
+            scores += _with_pool(whole_file(name, recordings, speech, beam), clean)
         if options.peer:
             some = recordings[:clean], truths[:clean], speech[:clean]
             scores += _with_pool(peer(options.peer, name, *some), clean)
