@@ -15,6 +15,7 @@ from ecmf.cue import MODALITIES, Cue, Modality
 from ecmf.engines.choose import open_engine
 from ecmf.errors import BundleError
 from ecmf.labels import EKMAN, opinion, opinions
+from ecmf.prior import OWN, prior_of
 
 MAX_AGE_S: Mapping[Modality, float] = MappingProxyType({"face": 0.5, "scene": 2.0, "voice": 1.5, "text": 8.0})
 """Older cues are masked; how old a cue is counts from the end of its capture interval."""
@@ -53,12 +54,21 @@ class FusionHead:
     """Runs a head bundle (see ``ecmf.fusion.EcmfHead`` for the maths) through an engine, one person at a time."""
 
     def __init__(
-        self, bundle: Bundle, *, backend: str = "auto", max_age_s: Mapping[Modality, float] = MAX_AGE_S
+        self,
+        bundle: Bundle,
+        *,
+        backend: str = "auto",
+        max_age_s: Mapping[Modality, float] = MAX_AGE_S,
+        prior: str = OWN,
     ) -> None:
+        """``prior``: see ``ecmf.prior.prior_of``. Raises BundleError, EngineError, UsageError."""
         self.bundle = bundle
         self.labels = bundle.manifest.labels
         self.max_age_s = dict(max_age_s)
-        self.abstain_below = float(bundle.manifest.extra.get("abstain_below", 0.0))
+        self.prior = prior_of(bundle, prior)
+        margin = bundle.manifest.extra.get("abstain_margin")
+        self.abstain_below = 0.0 if margin is None else float(self.prior.probs.max()) + float(margin)
+        """An estimate no surer than this can hardly be told from what the prior alone would say."""
         sizes = {port.name: port.shape[-1] for port in bundle.manifest.inputs}
         try:
             self._sizes = {m: int(sizes[m]) for m in MODALITIES}
@@ -102,7 +112,7 @@ class FusionHead:
         inputs["log_probs"] = log_probs
         inputs["quality"] = np.array([[quality.get(m, 0.0) for m in MODALITIES]], np.float32)
         outputs = self.engine.run(inputs)
-        logits = outputs["logits"][0].astype(np.float64)
+        logits = outputs["logits"][0].astype(np.float64) + self.prior.shift
         probs = np.exp(logits - logits.max())
         probs /= probs.sum()
         weights = {m: float(outputs["weights"][0, MODALITIES.index(m)]) for m in quality}

@@ -1,4 +1,9 @@
-"""Smoothing in time: an exponential filter that works at any message rate, and a hysteresis on the label."""
+"""Smoothing in time: the mean of the recent past, which keeps its calibration, and a label that doubt does not move.
+
+The distribution is an exponential mean. The label is that of a forward filter over the hidden emotion with sticky
+transitions (a hidden Markov model, Rabiner 1989, section III): clear evidence turns it within a frame or two, and
+doubtful evidence only when it lasts.
+"""
 
 from __future__ import annotations
 
@@ -9,45 +14,75 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+DWELL = 8.0
+"""How long an expressed emotion is taken to last, in time constants."""
+HYSTERESIS = 0.03
+"""Confidence counts as enough from this far above a threshold, and as too little from this far below."""
+
 
 @dataclass(frozen=True)
 class SmoothingOptions:
     tau_s: float = 0.25
-    """Time constant: after a step, 63 % of the way in ``tau_s`` seconds."""
-    margin: float = 0.10
-    """A label gives way only to one whose smoothed probability is this much higher."""
+    """Time constant: after a step, the mean is 63 % of the way in ``tau_s`` seconds; what is seen within it counts as
+    evidence once, since neighbouring frames show nearly the same."""
+    margin: float = 0.5
+    """A label gives way only to one that the filter believes in this much more."""
 
 
 class Smoother:
-    """State of one person. First-order low-pass ``y += (1 - exp(-dt / tau)) (x - y)`` with the true time step."""
+    """State of one person; works at any message rate."""
 
-    def __init__(self, labels: Sequence[str], options: SmoothingOptions | None = None) -> None:
+    def __init__(
+        self,
+        labels: Sequence[str],
+        options: SmoothingOptions | None = None,
+        prior: NDArray[np.floating] | None = None,
+    ) -> None:
+        """``prior``: float[labels], what is likely before anything is seen; even when None."""
         self._labels = tuple(labels)
         self._options = options or SmoothingOptions()
-        self._state: NDArray[np.float64] | None = None
-        self._t_ns = 0
+        even = np.full(len(self._labels), 1 / len(self._labels))
+        self._prior = even if prior is None else np.asarray(prior, np.float64)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: the next update starts anew."""
+        self._mean: NDArray[np.float64] | None = None
+        self._belief = self._prior
         self._label: int | None = None
+        self._t_ns = 0
+        self._sure = False
+        self.certainty = 0.0
+        """Mean confidence of the recent estimates: stays high while one emotion turns into another."""
 
     def update(self, probs: NDArray[np.floating], t_ns: int) -> tuple[NDArray[np.float32], str]:
-        """Take ``float[labels]`` valid at ``t_ns``; return the smoothed distribution and the held label.
+        """Take ``float[labels]`` valid at ``t_ns``; return the mean distribution and the label.
 
         A time that lies before the last one counts as no time passed.
         """
         target = np.asarray(probs, np.float64)
-        if self._state is None:
-            self._state = target.copy()
-        else:
-            elapsed_s = max(0, t_ns - self._t_ns) * 1e-9
-            self._state += (1.0 - math.exp(-elapsed_s / self._options.tau_s)) * (target - self._state)
+        tau_s = self._options.tau_s
+        elapsed_s = max(0, t_ns - self._t_ns) * 1e-9
+        step = 1.0 - math.exp(-elapsed_s / tau_s)
+        if self._mean is None:
+            self._mean, self.certainty, elapsed_s = target.copy(), float(target.max()), tau_s
+        self._mean += step * (target - self._mean)
+        self._mean /= self._mean.sum()
+        self.certainty += step * (float(target.max()) - self.certainty)
         self._t_ns = max(t_ns, self._t_ns)
-        self._state /= self._state.sum()
-        best = int(self._state.argmax())
-        if self._label is None or self._state[best] - self._state[self._label] >= self._options.margin:
+        stay = math.exp(-elapsed_s / (DWELL * tau_s))
+        expected = stay * self._belief + (1.0 - stay) * self._prior
+        evidence = np.maximum(target, 1e-6) / self._prior
+        believed = expected * evidence ** min(1.0, elapsed_s / tau_s)
+        self._belief = believed / believed.sum()
+        best = int(self._belief.argmax())
+        if self._label is None or self._belief[best] - self._belief[self._label] >= self._options.margin:
             self._label = best
-        return self._state.astype(np.float32), self._labels[self._label]
+        return self._mean.astype(np.float32), self._labels[self._label]
 
-    def reset(self) -> None:
-        """Forget the past: the next update starts anew."""
-        self._state = None
-        self._label = None
-        self._t_ns = 0
+    def sure(self, threshold: float) -> bool:
+        """Whether the recent estimates are confident enough to be given a label; a threshold of 0 always is."""
+        self._sure = self.certainty >= threshold + (-HYSTERESIS if self._sure else HYSTERESIS) * (
+            threshold > 0
+        )
+        return self._sure

@@ -177,12 +177,12 @@ class Pace:
     margin: Annotated[
         float,
         Option(
-            "how much likelier a new label must be to replace the one that holds",
+            "how much more a new label must be believed in to replace the one that holds",
             low=0,
             high=1,
             only_in_file=True,
         ),
-    ] = 0.10
+    ] = 0.5
 
 
 @dataclass(frozen=True)

@@ -217,13 +217,15 @@ class Estimator:
                 self._states(cues, {}, {}, now_ns), face.bbox if face else None, stages,
             )  # fmt: skip
         began = self._perf()
-        smoother = self._smoothers.setdefault(person, Smoother(self._head.labels, self._smoothing))
+        smoother = self._smoothers.setdefault(
+            person, Smoother(self._head.labels, self._smoothing, self._head.prior.probs)
+        )
         smoothed, label = smoother.update(fused.probs, now_ns)
         stages["smoothing"] = (self._perf() - began) * 1e3
         states = self._states(cues, fused.weights, fused.quality, now_ns)
         bbox = face.bbox if face else None
         confidence = float(smoothed[self._head.labels.index(label)])
-        if float(smoothed.max()) < self._head.abstain_below:
+        if not smoother.sure(self._head.abstain_below):
             return Decision(
                 person,
                 trigger,
