@@ -43,6 +43,8 @@ SECONDS = 600
 """Over ten minutes the drift is averaged."""
 ENOUGH = 30
 """Seconds until the drift is told: by then jitter of a millisecond is worth some 50 ppm."""
+STEP_NS = 50_000_000
+"""From one second to the next no device drifts that far: the stream was interrupted."""
 WRONG_PPM = 10_000
 """A quartz is off by 100 ppm at most; one per cent is another rate than the one that was named."""
 SURE = 5
@@ -141,6 +143,8 @@ class Drift:
         """Parts per million, positive for a device that runs fast; None until it has been watched long enough."""
         with self._lock:
             known = list(self._offsets)
+        steps = [n for n, (a, b) in enumerate(itertools.pairwise(known), 1) if abs(b[1] - a[1]) > STEP_NS]
+        known = known[steps[-1] if steps else 0 :]
         if len(known) < ENOUGH:
             return None
         third = len(known) // 3

@@ -119,7 +119,6 @@ class Listener:
         if self.drift.true_rate is not None:
             self._correct(self.drift.true_rate, buffer.position)
         if self._stamps.observe(buffer.position, len(buffer.samples), buffer.age_ns, buffer.read_ns):
-            self.drift.forget()
             self._begin_anew(buffer.position)
         if self._channel is not None:
             mono = np.ascontiguousarray(buffer.samples[:, self._channel - 1])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -107,6 +108,24 @@ def test_any_rate_becomes_16_khz_without_a_seam(rate: int, channels: int) -> Non
     assert len(sound) > 1.9 * SAMPLE_RATE
     expected = np.sin(2 * np.pi * 440 * np.arange(len(sound)) / SAMPLE_RATE)
     assert np.abs(sound - expected)[400:-400].max() < 0.01
+
+
+def test_a_device_at_another_rate_than_it_says_is_heard_at_its_true_pitch(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Opened at 48 kHz it gives 44,100 samples a second: a tone of 440 Hz would be heard as 479."""
+    start_ns = 5_000_000_000_000
+    listener, blocks = Listener(48_000, None, "test"), []
+    for buffer in tone(44_100, 12, 1, start_ns):
+        blocks.append(listener.take(dataclasses.replace(buffer, age_ns=20_400_000)))
+    told = listener.condition(0)
+    assert told.rate_hz == pytest.approx(44_100, rel=1e-3) and told.faults["wrong rate"] == 1
+    assert "was opened at 48000 samples a second and gives 44100" in caplog.text
+    late = [block for block in blocks if block is not None][-100:]
+    sound = np.concatenate([block.samples for block in late])
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
+    assert spectrum.argmax() * SAMPLE_RATE / len(sound) == pytest.approx(440, abs=1)
+    assert late[-1].end_ns == pytest.approx(start_ns + 12_000_000_000, abs=30_000_000)
 
 
 def test_one_channel_can_be_chosen() -> None:

@@ -89,6 +89,23 @@ def test_converter_stamps_follow_a_drifting_device_through_jitter(ppm: int) -> N
     assert stamps.time_ns(position) == pytest.approx(true_ns, abs=1_000_000)
 
 
+def test_converter_stamps_stay_right_for_hours() -> None:
+    """Three hours in buffers of 0.1 s from a device that is 120 ppm fast until it has warmed up, then 60 ppm slow: by the
+    nominal rate alone it would be 0.4 s off after one hour."""
+    stamps, rng = SampleStamps(48_000, "microphone"), np.random.default_rng(3)
+    position, true_ns = 0, float(BOOT_NS)
+    late = rng.exponential(3e6, 3 * 36_000).astype(np.int64)
+    for n in range(3 * 36_000):
+        rate = 48_000 * (1 + (120e-6 if n < 36_000 else -60e-6))
+        first_ns, true_ns = true_ns, true_ns + 4_800 / rate * 1e9
+        read_ns = round(true_ns) + 5_000_000 + int(late[n])
+        assert not stamps.observe(position, 4_800, read_ns - round(first_ns), read_ns)
+        position += 4_800
+        if n % 36_000 == 35_999:
+            assert stamps.clock == "adc"
+            assert stamps.time_ns(position) == pytest.approx(true_ns, abs=2_000_000)
+
+
 def test_read_times_are_freed_of_lateness() -> None:
     stamps = SampleStamps(48_000, "network camera")
     position = feed(stamps, 3_000, 48_000, np.random.default_rng(3), age_ms=None)

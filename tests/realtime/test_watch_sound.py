@@ -82,6 +82,15 @@ def test_drift_is_told_in_spite_of_jitter(ppm: float) -> None:
     assert drift.ppm == pytest.approx(ppm, abs=5) and drift.true_rate is None
 
 
+def test_an_interruption_is_no_drift() -> None:
+    drift = Drift(RATE)
+    for n in range(10_000):
+        gone_ns = 900_000_000 if n >= 4_000 else 0
+        drift.observe((n + 1) * 960, BOOT_NS + (n + 1) * 20_001_000 + gone_ns)
+        assert drift.true_rate is None
+    assert drift.ppm == pytest.approx(-50, abs=2)
+
+
 def test_drift_is_not_told_before_it_is_known() -> None:
     drift = Drift(RATE)
     run(drift, RATE, ENOUGH - 2)
