@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ecmf.engines.cache import Record
+from ecmf.engines.tuned import is_chosen
 from ecmf.errors import need
 
 RIGHT = frozenset({"MB", "build s", "error", "ms"})
@@ -28,6 +29,7 @@ def row_of(folder: Path, record: Record) -> dict[str, Any]:
         "parity_error": proof.get("error"),
         "label_agreement": proof.get("agreement"),
         "latency_ms": proof.get("latency_ms"),
+        "chosen": is_chosen(record),
         "unproven": None if record.parity else (record.unproven or "built before engines were proven"),
         "spec": json.loads(record.spec),
         "path": str(folder),
@@ -55,7 +57,7 @@ def show(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
             f"{row['build_s']:.1f}",
             error,
             latency,
-            f"unproven: {row['unproven']}" if row["unproven"] else "",
+            f"unproven: {row['unproven']}" if row["unproven"] else "fastest here" if row["chosen"] else "",
         )
     output(view)
 

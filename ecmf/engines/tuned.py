@@ -13,7 +13,7 @@ from typing import Any
 
 from ecmf.bundle import Bundle
 from ecmf.engines.base import EngineSpec, Precision
-from ecmf.engines.cache import cache_dir
+from ecmf.engines.cache import Record, cache_dir
 from ecmf.engines.processor import processor
 from ecmf.fetch import locked
 
@@ -59,6 +59,18 @@ def choice(bundle: Bundle, spec: EngineSpec, precision: Precision | None = None)
         return Choice(**_read()["choices"][key(bundle, spec, precision)])
     except (KeyError, TypeError):
         return None
+
+
+def is_chosen(record: Record) -> bool:
+    """Whether a cached engine is the one that was found to be fastest here, for any precision or the one asked for."""
+    spec = json.loads(record.spec)
+    asked = [spec["shapes"], spec["sizes"]]
+    for name, found in _read().get("choices", {}).items():
+        _, sha256, threads, _, shapes = name.split("/", 4)
+        same = (sha256, int(threads), json.loads(shapes)) == (record.model_sha256, spec["threads"], asked)
+        if same and (found["backend"], found["precision"]) == (record.backend, record.precision):
+            return True
+    return False
 
 
 def store(choices: Mapping[str, Choice]) -> Path:

@@ -219,6 +219,19 @@ def test_the_fastest_that_was_measured_runs_and_says_what_it_beat(
     assert (slower in engine.fallback) is (fastest == "onnxruntime")
 
 
+def test_the_list_marks_what_was_found_to_be_fastest(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for backend in CPU:
+        run(capsys, *build(bundle, "--backend", backend))
+    assert not any(row["chosen"] for row in run(capsys, "list"))
+    for backend in CPU:
+        keep(bundle, backend)
+        assert [row["backend"] for row in run(capsys, "list") if row["chosen"]] == [backend]
+    assert main(["engines", "list"]) == 0
+    assert "fastest here" in capsys.readouterr().out
+
+
 def test_shapes_threads_and_precision_are_measured_apart(bundle: Bundle) -> None:
     open_engine(bundle)
     for spec in (EngineSpec(threads=2), EngineSpec(shapes={"x": (1, 3)})):
