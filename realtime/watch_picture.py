@@ -141,8 +141,8 @@ class PictureWatch:
         return frame
 
     def _judge(self, now_ns: int, frame: Frame) -> Seen:
-        if self._black_since_ns is not None and now_ns - self._black_since_ns >= BLACK_NS:
-            return "black"
+        if self._black_since_ns is not None:
+            return "black" if now_ns - self._black_since_ns >= BLACK_NS else "ok"
         if frame.repeated and now_ns - frame.end_ns >= FROZEN_NS:
             return "frozen"
         return "ok"

@@ -34,6 +34,8 @@ class NetworkVideo:
         self.watch = PictureWatch()
         self._media = media
         self._latest: LatestFrame[tuple[Any, int]] = LatestFrame()
+        self._before = 0
+        """Frames that came while nobody listened yet."""
 
     @property
     def name(self) -> str:
@@ -55,7 +57,7 @@ class NetworkVideo:
     @property
     def dropped(self) -> int:
         """Frames that came while the last one was still being handed on."""
-        return self._latest.dropped
+        return self._latest.dropped - self._before
 
     def put(self, picture: Any, read_ns: int, arrivals: ArrivalStamps | None) -> None:
         """Alone, a frame is stamped on arrival (some servers make their times up); with sound, as both were sent."""
@@ -67,6 +69,7 @@ class NetworkVideo:
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         index, lost_ns = 0, self.lost_ns
+        self._before = self._latest.dropped
         while not stop.is_set():
             got = self._latest.take(0.2)
             if lost_ns != self.lost_ns:

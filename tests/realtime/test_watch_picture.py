@@ -118,6 +118,14 @@ def test_a_covered_lens_is_black_whether_it_has_noise_or_not(noise: int) -> None
     assert camera.state == "ok"
 
 
+def test_a_closed_shutter_is_black_and_not_frozen_and_its_pictures_grow_old() -> None:
+    camera = Camera()
+    camera.give(seconds=1)
+    frames = camera.give(np.zeros((48, 64, 3), np.uint8), seconds=3)
+    assert camera.state == "black" and camera.watch.faults == {"black": 1}
+    assert frames[-1].repeated and frames[-1].end_ns == frames[0].end_ns
+
+
 def test_a_dim_room_with_a_lit_face_is_not_black() -> None:
     camera = Camera()
     room = np.full((48, 64, 3), 8, np.uint8)
