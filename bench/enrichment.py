@@ -116,7 +116,6 @@ def measure(
         "dev_log_loss_gain_cues": {str(h): gain for h, gain in cued.items()},
         "history_lines": history,
         "penalty": fit.penalty,
-        "matrix": fit.matrix.tolist(),
         "cpu_ms_p50": float(np.percentile(times, 50)),
         "cpu_ms_p95": float(np.percentile(times, 95)),
         "test": {
@@ -198,10 +197,31 @@ def main() -> int:
     print(*table(rows), sep="\n")
     if options.json:
         told = {"history": options.history, "limit": options.limit}
-        results.save(
-            options.json, results.record("enrichment", told, {"bundle": branch.bundle.id, "rows": rows})
-        )
+        figures = {"bundle": branch.bundle.id, **flat(rows)}
+        results.save(options.json, results.record("enrichment", told, figures))
     return 0
+
+
+def flat(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The same as tables: one row a model, and one a model and setting."""
+    models: list[dict[str, Any]] = []
+    settings: list[dict[str, Any]] = []
+    for row in rows:
+        model = {key: value for key, value in row.items() if not isinstance(value, dict)}
+        for kind in ("scores", "cues"):
+            for history, gain in row[f"dev_log_loss_gain_{kind}"].items():
+                model[f"dev_log_loss_gain_{kind}_{history}_lines"] = round(gain, 5)
+        models.append(model)
+        for name, result in row["test"].items():
+            flattened: dict[str, Any] = {"model": row["model"], "setting": name}
+            for key, value in result.items():
+                if isinstance(value, tuple | list):
+                    key = key.removesuffix("_95")
+                    flattened[f"{key}_low"], flattened[f"{key}_high"] = (round(v, 5) for v in value)
+                else:
+                    flattened[key] = round(value, 5)
+            settings.append(flattened)
+    return {"models": models, "test": settings}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
