@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,10 @@ from ecmf.engines.cache import Record
 from ecmf.engines.tuned import is_chosen
 from ecmf.errors import need
 
+FOLDED = {"bundle": 16, "device": 8, "note": 8}
+"""Columns of long texts, and their least width."""
+WIDE = 160
+"""Characters of a table that goes to a file or a pipe, where nothing needs to be folded."""
 RIGHT = frozenset({"MB", "build s", "error", "ms"})
 
 
@@ -80,14 +85,16 @@ def table(*columns: str) -> Any:
             column,
             justify="right" if column in RIGHT else "left",
             overflow="fold",
-            no_wrap=column not in ("device", "note"),
+            no_wrap=column not in FOLDED,
+            min_width=FOLDED.get(column),
         )
     return view
 
 
 def output(view: Any) -> None:
     """To stdout."""
-    need("rich.console", "live").Console().print(view)
+    width = None if sys.stdout.isatty() else WIDE
+    need("rich.console", "live").Console(width=width).print(view)
 
 
 @contextmanager

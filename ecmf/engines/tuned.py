@@ -64,7 +64,7 @@ def choice(bundle: Bundle, spec: EngineSpec, precision: Precision | None = None)
 def is_chosen(record: Record) -> bool:
     """Whether a cached engine is the one that was found to be fastest here, for any precision or the one asked for."""
     spec = json.loads(record.spec)
-    asked = [spec["shapes"], spec["sizes"]]
+    asked = [spec["shapes"], spec.get("sizes", {})]
     for name, found in _read().get("choices", {}).items():
         _, sha256, threads, _, shapes = name.split("/", 4)
         same = (sha256, int(threads), json.loads(shapes)) == (record.model_sha256, spec["threads"], asked)

@@ -219,6 +219,49 @@ def test_the_fastest_that_was_measured_runs_and_says_what_it_beat(
     assert (slower in engine.fallback) is (fastest == "onnxruntime")
 
 
+@pytest.mark.parametrize(("openvino_ms", "chosen"), [(0.98, "onnxruntime"), (0.9, "openvino")])
+def test_a_tie_goes_to_onnx_runtime(
+    bundle: Bundle, openvino_ms: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {"openvino": openvino_ms, "onnxruntime": 1.0}
+    monkeypatch.setattr(contest, "fastest_ms", lambda engines, inputs: [times[e.backend] for e in engines])
+    assert open_engine(bundle).backend == chosen
+
+
+class Sleeper:
+    """An engine that waits ``wall_ms``, or computes that long, in turn with another."""
+
+    backend, precision, fallback = "test", "fp32", None
+
+    def __init__(self, clock: dict[str, float], wall_s: float, here_s: float) -> None:
+        self._clock, self._wall_s, self._here_s = clock, wall_s, here_s
+
+    def run(self, inputs: object) -> dict[str, Any]:
+        self._clock["wall"] += self._wall_s
+        self._clock["here"] += self._here_s
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ((4.0, 3.0), (9.0, 2.0), [4000.0, 9000.0]),  # the second computes elsewhere: wall time counts
+        ((9.0, 3.0), (4.0, 2.0), [3000.0, 2000.0]),
+    ],
+)
+def test_processor_time_counts_where_engines_compute_in_the_calling_thread(
+    first: tuple[float, float],
+    second: tuple[float, float],
+    expected: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = {"wall": 0.0, "here": 0.0}
+    monkeypatch.setattr(contest.time, "perf_counter", lambda: clock["wall"])
+    monkeypatch.setattr(contest.time, "thread_time", lambda: clock["here"])
+    engines: Any = [Sleeper(clock, *first), Sleeper(clock, *second)]
+    assert contest.fastest_ms(engines, [{}]) == expected
+
+
 def test_the_list_marks_what_was_found_to_be_fastest(
     bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,7 +272,9 @@ def test_the_list_marks_what_was_found_to_be_fastest(
         keep(bundle, backend)
         assert [row["backend"] for row in run(capsys, "list") if row["chosen"]] == [backend]
     assert main(["engines", "list"]) == 0
-    assert "fastest here" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    record = next(cache.records())[1]
+    assert "fastest here" in shown and record.identity.rpartition(" on ")[2] in shown
 
 
 def test_shapes_threads_and_precision_are_measured_apart(bundle: Bundle) -> None:
