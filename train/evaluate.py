@@ -52,9 +52,9 @@ def voice(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, Any
     """The held-out speakers; with ``refit`` folds and cross-corpus."""
     from train.evaluate_voice import VoiceData, evaluate
 
-    return evaluate(
-        bundle, VoiceData(corpus(data, "speech", RAVDESS), corpus(data, "speech", EMODB), cache), refit
-    )
+    logging.getLogger("train").setLevel(logging.INFO)  # encoding and training take minutes: say how far it is
+    ravdess, emodb = (corpus(data, "speech", names) for names in (RAVDESS, EMODB))
+    return evaluate(bundle, VoiceData(ravdess, emodb, cache=cache), refit)
 
 
 def text(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, Any]:
@@ -150,6 +150,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--refit", action="store_true", help="voice: train anew, for folds and cross-corpus figures"
     )
+    made.add_argument(
+        "--json", action="store_true", help="print the results as one line of JSON instead of indented"
+    )
     made.add_argument("--out", type=Path, metavar="DIR", help="write results.json and PNG plots here")
     return made
 
@@ -184,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EcmfError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(record, indent=1))
+    print(json.dumps(record, indent=None if asked.json else 1))
     return 0
 
 
