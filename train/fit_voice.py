@@ -111,7 +111,11 @@ def fit(recipe_path: Path, data: VoiceData, out: Path) -> Bundle:
         recipe=recipe_path.read_text("utf-8"),
         average=average_of(corpora, rows),
     )
-    measured = {"calibration": calibration, "held_out": evaluate(bundle, data)}
+    measured = {
+        "calibration": calibration,
+        "held_out": evaluate(bundle, data),
+        "refit": evaluate(bundle, data, refit=True),
+    }
     return with_measures(bundle, measured, card(measured, recipe))
 
 
