@@ -30,9 +30,11 @@ Words = queue.Queue[Said | None]
 
 
 class Waits:
-    """The longest that a sample waited for its worker since it was last asked."""
+    """The longest that a sample waited for its worker since it was last asked, or has been waiting."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiting_ms: Callable[[], float]) -> None:
+        """``waiting_ms``: of the sample that waits now, while the worker is busy with another."""
+        self._waiting_ms = waiting_ms
         self._longest_ms = 0.0
         self._lock = threading.Lock()
 
@@ -44,7 +46,7 @@ class Waits:
         """And begin anew."""
         with self._lock:
             longest, self._longest_ms = self._longest_ms, 0.0
-            return longest
+        return max(longest, self._waiting_ms())
 
 
 class Capture:
@@ -111,7 +113,7 @@ class Look:
         on_frame: Callable[[Frame], None] | None = None,
     ) -> None:
         """``build`` makes the stage, on the worker's own thread; ``period_s``: how often it is to look now."""
-        self.waits = Waits()
+        self.waits = Waits(self._waiting_ms)
         self._build, self._exchange, self._clock, self._slot = build, exchange, clock, slot
         self._period_s, self._on_frame = period_s, on_frame
         self._persons = 0
@@ -132,7 +134,7 @@ class Look:
             if self._on_frame is not None:
                 self._on_frame(frame)
             stage.period_s = self._period_s()
-            waited_ms = (self._clock.monotonic_ns() - frame.end_ns) * 1e-6
+            waited_ms = self._age_ms(frame)
             report = stage.see(frame, waited_ms)
             if report is None:
                 shift.idle()
@@ -141,6 +143,13 @@ class Look:
             if not frame.repeated:
                 self.waits.note(waited_ms)
             self._exchange.hand_over(shift, self._numbered(report))
+
+    def _age_ms(self, frame: Frame) -> float:
+        return (self._clock.monotonic_ns() - frame.end_ns) * 1e-6
+
+    def _waiting_ms(self) -> float:
+        frame = self._slot.waiting
+        return self._age_ms(frame) if frame is not None and not frame.repeated else 0.0
 
     def _numbered(self, report: Report) -> Report:
         """With persons who are nobody else in this run, though the stage may have been built anew."""
@@ -161,8 +170,10 @@ class Listen:
     def __init__(
         self, build: Callable[[], Hearing], exchange: Exchange, ring: AudioRing, words: Words | None
     ) -> None:
-        self.waits = Waits()
+        self.waits = Waits(self._waiting_ms)
         self._build, self._exchange, self._ring, self._words = build, exchange, ring, words
+        self._position: int | None = None
+        """Of the next sample to take; None until the stage is loaded."""
         self._utterances = 0
 
     def __call__(self, shift: Shift) -> None:
@@ -170,13 +181,14 @@ class Listen:
         self._exchange.use(shift, stage.engines)
         ring = self._ring
         position, before = ring.written, self._utterances
+        self._position = position
         while not shift.stop.is_set():
             if not ring.wait(position + HOP, WAIT_S) and not ring.closed:
                 shift.idle()
                 continue
-            self.waits.note((ring.written - position) * 1000 / SAMPLE_RATE)
+            self.waits.note(self._waiting_ms())
             window = ring.after(position)
-            position = window.position + len(window.samples)
+            position = self._position = window.position + len(window.samples)
             sound = Sound(window.samples, window.start_ns, window.clock, window.media_end_s)
             over = ring.closed and not len(window.samples)
             stage.words_hop_s = self._exchange.effort.words_hop_s
@@ -192,6 +204,9 @@ class Listen:
             if over:
                 return
 
+    def _waiting_ms(self) -> float:
+        return 0.0 if self._position is None else (self._ring.written - self._position) * 1000 / SAMPLE_RATE
+
 
 class Read:
     """Runs the text branch on what was said, and passes utterances on to the language model at each pause."""
@@ -204,7 +219,7 @@ class Read:
         words: Words,
         ended: Words | None,
     ) -> None:
-        self.waits = Waits()
+        self.waits = Waits(self._waiting_ms)
         self._build, self._exchange, self._clock = build, exchange, clock
         self._words, self._ended = words, ended
 
@@ -222,12 +237,20 @@ class Read:
             if not said.final and not self._words.empty():
                 continue  # more of the same utterance is waiting already
             if said.enrichment is None:
-                self.waits.note((self._clock.monotonic_ns() - said.heard_ns) * 1e-6)
+                self.waits.note(self._age_ms(said))
             for report in stage.read(said):
                 self._exchange.hand_over(shift, report)
             if (said.final or said.paused) and said.enrichment is None and self._ended is not None:
                 offer(self._ended, said, shift)
             shift.beat()
+
+    def _age_ms(self, said: Said) -> float:
+        return (self._clock.monotonic_ns() - said.heard_ns) * 1e-6
+
+    def _waiting_ms(self) -> float:
+        with self._words.mutex:
+            waiting = [said for said in self._words.queue if said is not None and said.enrichment is None]
+        return self._age_ms(waiting[0]) if waiting else 0.0
 
 
 class Enrich:

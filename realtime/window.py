@@ -41,6 +41,11 @@ class LatestFrame(Generic[T]):
             item, self._item = self._item, None
             return item
 
+    @property
+    def waiting(self) -> T | None:
+        """The item that nobody has taken yet."""
+        return self._item
+
     def close(self) -> None:
         """Nothing more will come; those who wait return."""
         with self._changed:

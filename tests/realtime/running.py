@@ -32,6 +32,8 @@ class Kept:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.failure: BaseException | None = None
+        """Why no more will come."""
         self._came = threading.Condition()
 
     def write(self, message: Message, topic: str, payload: bytes) -> None:
@@ -41,6 +43,12 @@ class Kept:
 
     def close(self) -> None:
         pass
+
+    def fail(self, error: BaseException) -> None:
+        """Whoever waits waits in vain."""
+        with self._came:
+            self.failure = error
+            self._came.notify_all()
 
     def wait_for(self, wanted: Callable[[Message], bool], after: int = 0) -> int:
         """Number of the first message from ``after`` on that is wanted; fails when none comes."""
@@ -52,6 +60,8 @@ class Kept:
                     if wanted(self.messages[seen]):
                         return seen
                     seen += 1
+                if self.failure is not None:
+                    raise self.failure
                 left = deadline - time.monotonic()
                 assert left > 0, f"nothing wanted among {len(self.messages)} messages: {self.messages[-1:]}"
                 self._came.wait(left)
@@ -123,6 +133,7 @@ class Running:
             self.summary = self.pipeline.run()
         except BaseException as error:
             self.failure = error
+            self.kept.fail(error)
 
     def labelled(self, after: int = 0) -> int:
         """Wait for an estimate with a label."""

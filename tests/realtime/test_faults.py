@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from realtime import config, workers
 from realtime.assemble import Inputs, Models
 from realtime.clock import Clock, SystemClock
 from realtime.estimator import Report
-from realtime.message import Estimate, Health
+from realtime.hearing import Hearing
+from realtime.message import Estimate, Health, Transcript
 from realtime.sources.base import Frame
+from realtime.sources.file import open_media
 from realtime.stages import FaceStage
 
 SAID: dict[str, str | bool] = {"camera": "0", "mic": "off", "offline": True}
@@ -183,3 +186,54 @@ def test_a_clock_that_jumps_an_hour_restarts_nobody_and_old_cues_say_so(
             assert face.age_ms is not None
             aged_ms = (message.t_publish_ns - message.t_capture_ns) * 1e-6
             assert not (message.trigger == "face" and aged_ms > face.age_ms + 50), "an old frame says its age"
+
+
+class Slow(Models):
+    """The real models; reading words takes a second and a half for half a second of sound while ``on`` is set."""
+
+    def __init__(self, said: dict[str, str | bool]) -> None:
+        super().__init__(config.load(None, said))
+        self.on = threading.Event()
+        self.on.set()
+        self.hops: list[float] = []
+
+    def hearing(self) -> Hearing:
+        stage = super().hearing()
+        assert stage._transcriber is not None
+        decoder = stage._transcriber._decoder
+        decode = decoder.decode
+
+        def slowly(*arguments: Any, **named: Any) -> Any:
+            self.hops.append(stage.words_hop_s)
+            if self.on.is_set():
+                threading.Event().wait(1.5)  # an engine that takes so long
+            return decode(*arguments, **named)
+
+        decoder.decode = slowly  # type: ignore[method-assign]
+        return stage
+
+
+@pytest.mark.slow
+def test_transcription_three_times_too_slow_is_asked_less_often_and_loses_no_sound(
+    weight: Callable[[str], Path], demo_speech: Path
+) -> None:
+    for name in ("silero-vad", "whisper-tiny.en"):
+        weight(name)
+    said: dict[str, str | bool] = {"camera": "off", "llm": "off", "offline": True}
+    sound = open_media(demo_speech, video=False, loop=True, pace=SystemClock())
+    models = Slow(said)
+    with running(Inputs(None, sound.audio), models, said) as run:
+        told = run.health(lambda h: h.load is not None and h.load.level >= 3)
+        message = run.kept.messages[told]
+        assert isinstance(message, Health)
+        assert any("words read" in note for note in message.notes)
+        run.kept.wait_for(lambda m: isinstance(m, Estimate) and m.trigger == "voice", told)
+        run.kept.wait_for(lambda m: isinstance(m, Transcript) and bool(m.words), told)
+        models.on.clear()
+        eased = run.health(lambda h: (h.workers["speech"].queue_age_ms or 0) < 1000, told)
+        after = run.kept.messages[run.health(lambda h: True, eased + 1)]
+        assert isinstance(after, Health)
+        assert after.workers["speech"].restarts == 0
+        assert not after.workers["speech"].drops.get("overrun samples"), "no sound was lost"
+    assert run.no_gaps()
+    assert models.hops[0] == 0.5 and max(models.hops) >= 1.0
