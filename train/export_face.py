@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import tempfile
 from collections.abc import Mapping
@@ -13,16 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
 
 from ecmf.bundle import Bundle, Manifest, Port, write_bundle
 from ecmf.errors import need
 from ecmf.labels import EKMAN, FERPLUS
 from train.calibrate_face import Calibration
-from train.face_augment import MIRRORED
 from train.face_crops import Cropper
-from train.face_net import EMBEDDING, Conv, FaceNet
+from train.face_members import HALVED, Members, fuse
 from train.traces import remove_traces
 
 TRAINING_DATA: tuple[Mapping[str, Any], ...] = (
@@ -74,35 +70,30 @@ def golden_face(video: Path, weight: str, frame: int, size: int, cropper: Croppe
     return Golden(weight, frame, points, align.crop(picture, points, size), shapes)
 
 
-class Mirrored(nn.Module):
-    """The mean over a face and its mirror image: what people judge does not depend on the side."""
+def halve(graph: Path) -> None:
+    """Store the large weights of an ONNX graph as float16 with a Cast behind each, which engines fold when they load.
 
-    def __init__(self, net: FaceNet) -> None:
-        super().__init__()
-        self.net = net
-        self.source = torch.from_numpy(MIRRORED)
-
-    def forward(self, face: Tensor, blendshapes: Tensor) -> tuple[Tensor, Tensor]:
-        both = torch.cat([face, face.flip(3)])
-        shapes = torch.cat([blendshapes, blendshapes[:, self.source]])
-        embedding = self.net(both, shapes)[0].reshape(2, -1, EMBEDDING).mean(dim=0)
-        return embedding, self.net.classify(embedding)
-
-
-def fuse(net: FaceNet, calibration: Calibration) -> Mirrored:
-    """For inference: normalisation folded into the convolutions, the prior correction into the last bias."""
-    net = copy.deepcopy(net).eval()
-    for conv in [module for module in net.modules() if isinstance(module, Conv)]:
-        for index in range(len(conv) - 1):
-            before, after = conv[index], conv[index + 1]
-            if isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
-                conv[index], conv[index + 1] = fuse_conv_bn_eval(before, after), nn.Identity()
-    net.classify.bias.data += torch.from_numpy(calibration.bias)
-    return Mirrored(net).eval()
+    Exact for weights that float16 can hold (``face_members.fuse``).
+    """
+    onnx: Any = need("onnx", "live")
+    model = onnx.load(graph)
+    casts = []
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < HALVED:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*casts, *nodes])
+    onnx.checker.check_model(model)
+    onnx.save(model, graph)
 
 
 def export(
-    net: FaceNet,
+    members: Members,
     folder: Path,
     *,
     size: int,
@@ -114,7 +105,7 @@ def export(
     card: str,
 ) -> Bundle:
     """Write the bundle whole or not at all. ``card``: its README.md."""
-    ready = fuse(net, calibration)
+    ready = fuse(members, calibration.bias)
     face = torch.from_numpy(golden.face.astype(np.float32))[None, None]
     shapes = torch.from_numpy(golden.blendshapes)[None]
     batch = torch.export.Dim("batch", min=1, max=64)
@@ -134,6 +125,7 @@ def export(
             raise RuntimeError("torch.onnx.export gave no program")
         program.save(str(graph), include_initializers=True, external_data=False)
         remove_traces(graph)
+        halve(graph)
         with torch.no_grad():
             embedding, logits = ready(face, shapes)
         expected = {
@@ -152,7 +144,7 @@ def export(
                 Port("blendshapes", "float32", ("batch", 52), "0 to 1; all zero: unknown"),
             ),
             outputs=(
-                Port("embedding", "float32", ("batch", EMBEDDING), "not negative"),
+                Port("embedding", "float32", ("batch", members.embedding), "not negative"),
                 Port("logits", "float32", ("batch", len(FERPLUS)), "log-odds before the temperature"),
             ),
             licence="Apache-2.0 (weights trained on research data: see training_data)",

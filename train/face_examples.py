@@ -16,44 +16,79 @@ from train import face_crops
 from train.datasets import ferplus, muxspace
 from train.face_augment import Augmentation
 
+KINDS = ("tuned", "residual")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one member of the network is built and trained; a table of the recipe."""
+
+    kind: str
+    """``tuned``: face_net.FaceNet, from ImageNet. ``residual``: face_residual.ResidualNet, from scratch."""
+    inner: int = 80
+    small_inner: int = 0
+    """Side in the first ``small_until`` epochs, which then take less time; 0: ``inner``."""
+    small_until: int = 0
+    channels: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+    dropout: float = 0.3
+    epochs: int = 13
+    cosine_epochs: int = 16
+    settle_from: int = 10
+    learning_rate: float = 1e-3
+    warmup_epochs: float = 0.3
+    weight_decay: float = 0.02
+    ema: float = 0.998
+    calm_from: int = 8
+    calm: float = 0.5
+    share: float = 0.5
+    """Weight of its log-odds in the mean over the members."""
+
+    def inner_at(self, epoch: int) -> int:
+        return self.small_inner if self.small_inner and epoch < self.small_until else self.inner
+
 
 @dataclass(frozen=True)
 class Recipe:
     """What ``train/recipes/face.toml`` may say; see its comments."""
 
+    members: Mapping[str, Plan]
     seed: int = 1
     size: int = 56
-    inner: int = 80
-    dropout: float = 0.3
-    epochs: int = 13
-    cosine_epochs: int = 16
-    settle_from: int = 10
     batch: int = 64
-    learning_rate: float = 1e-3
-    warmup_epochs: float = 0.3
-    weight_decay: float = 0.02
-    ema: float = 0.998
     label_balance: float = 0.35
     vote_floor: int = 1
     picture_loss: float = 0.6
     muxspace_weight: float = 0.5
     muxspace_smoothing: float = 0.15
-    calm_from: int = 8
-    calm: float = 0.5
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:
-    """Raises UsageError for a key that no recipe has."""
+    """Raises UsageError for a key that no recipe has, and for a recipe without members."""
     values = dict(values)
     strengths = values.pop("augmentation", {})
-    for given, kind in ((values, Recipe), (strengths, Augmentation)):
+    members = values.pop("members", {})
+    if not members:
+        raise UsageError("face recipe: no members; it needs at least one table [members.NAME] with a kind")
+    kinds = [(values, Recipe), (strengths, Augmentation), *((plan, Plan) for plan in members.values())]
+    for given, kind in kinds:
         unknown = given.keys() - {f.name for f in fields(kind)}
         if unknown:
             raise UsageError(
                 f"face recipe: unknown keys {sorted(unknown)}; known: {sorted(f.name for f in fields(kind))}"
             )
-    return Recipe(**values, augmentation=Augmentation(**strengths))
+    plans = {name: _plan(name, plan) for name, plan in members.items()}
+    return Recipe(**values, members=plans, augmentation=Augmentation(**strengths))
+
+
+def _plan(name: str, values: Mapping[str, Any]) -> Plan:
+    if values.get("kind") not in KINDS:
+        raise UsageError(
+            f"face recipe: members.{name}.kind is {values.get('kind')!r}; use {' or '.join(KINDS)}"
+        )
+    lists = {key: tuple(values[key]) for key in ("channels", "blocks") if key in values}
+    return Plan(**{**values, **lists})
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ def test_it_is_small_and_says_where_it_comes_from(face_bundle: Bundle) -> None:
     assert f"{manifest.metrics['ferplus_test_8']['accuracy']:.3f}" in card
     assert manifest.metrics["ferplus_test_8"]["n"] == 3074
     assert manifest.metrics["ferplus_test_7"]["n"] == 3050
+    assert manifest.metrics["ferplus_test_8_by_alignment"]["landmarks"]["n"] > 0.97 * 3074
+    assert sum(row["ferplus_n"] for row in manifest.metrics["head_turn_degrees"].values()) > 0.97 * 3074
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
@@ -86,6 +88,43 @@ def test_a_smile_is_seen_without_blendshapes_and_from_afar(face_bundle: Bundle, 
         both = np.stack([shapes, np.zeros(52, np.float32)])
         probs = model.probs(face_crops.Crops(np.stack([face, face]), both, np.ones(2, np.float32)))
         assert (probs.argmax(axis=1) == FERPLUS.index("happiness")).all(), height
+
+
+@pytest.mark.parametrize("degrees", [0, 35])
+def test_a_face_that_fills_a_small_picture_is_found_even_tilted(degrees: int, demo_smile: Path) -> None:
+    cropper = face_crops.Cropper()
+    seen = subject(_frame(demo_smile, 45), face_crops.PHOTO_VIEW, cropper)
+    middle = align.move(seen.place, np.array([[0.5, 0.5]]))[0]
+    turn = cv2.getRotationMatrix2D((float(middle[0]), float(middle[1])), degrees, 48 / (1.15 * seen.side))
+    turn[:, 2] += 24 - middle
+    tight = cv2.cvtColor(align.warp(seen.picture, turn, 48), cv2.COLOR_BGR2GRAY)
+    found = cropper.landmarks(tight, face_crops.FER_VIEW.spread)
+    assert found.presence >= face_crops.PRESENCE
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    there = subject(tight, face_crops.FER_VIEW, cropper)
+    off = align.move(there.place, corners) - align.move(turn, align.move(seen.place, corners))
+    assert np.abs(off).max() < 4, "pixels of 48"
+
+
+def test_crops_of_a_change_are_kept_apart_from_those_of_another(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def crops(name: str) -> Callable[[], face_crops.Crops]:
+        def make() -> face_crops.Crops:
+            made.append(name)
+            face = np.full((1, 56, 56), len(made), np.uint8)
+            return face_crops.Crops(face, np.zeros((1, 52), np.float32), np.ones(1, np.float32))
+
+        return make
+
+    source = tmp_path / "pictures.parquet"
+    source.write_bytes(b"x")
+    seen = [
+        face_crops.cached(tmp_path, source, 56, face_crops.FER_VIEW, crops(name), name).face[0, 0, 0]
+        for name in ("", "blur", "dark", "blur", "")
+    ]
+    assert seen == [1, 2, 3, 2, 1]
+    assert made == ["", "blur", "dark"]
 
 
 def test_changes_change_what_they_say(demo_smile: Path) -> None:
