@@ -36,7 +36,8 @@ from train.datasets import fer2013, ferplus, folder, muxspace
 from train.refinement import Options, Probs, Refined
 
 log = logging.getLogger("train.refine")
-TEXTURES, SHAPES = 450, 52
+TEXTURES = 450
+"""Main directions kept of the textures, fewer where there are fewer pictures."""
 SEEDS = 3
 """Trainings of the model that the labels are judged by."""
 
@@ -119,7 +120,8 @@ def _faces(root: Path, source: Path, train: NDArray[np.int64], cache: Path, *, o
     label = np.array([EKMAN.index(to_ekman(FERPLUS[n])) for n in muxspace.read(mux_source).label])[seen]
     pictures = picture_features.textures(crops.face, cache, "ferplus", offline=offline)
     others = picture_features.textures(photographs.face[seen], cache, "muxspace", offline=offline)
-    how = picture_features.reduced(pictures, train[::3], TEXTURES)
+    some = train[::3]
+    how = picture_features.reduced(pictures, some, min(TEXTURES, len(some) - 1))
     return Faces(
         {"textures": picture_features.project(pictures, how), "blendshapes": np.sqrt(crops.blendshapes)},
         {

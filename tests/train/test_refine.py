@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,31 @@ def test_fer2013_labels_follow_fer_pluss_rows(tmp_path: Path) -> None:
     (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n9,0,Training\n")
     with pytest.raises(DataError, match=r"row 2: emotion '9'"):
         fer2013.read_labels(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_measured_case_in_small(tmp_path: Path) -> None:
+    """`python -m train.refine --fer DIR` from pictures to report, on some rows of the real corpora."""
+    data = Path(os.environ.get("ECMF_DATA", Path(__file__).parents[3] / "shared" / "data")) / "face"
+    if not (data / "ferplus.parquet").is_file() or not (data / "muxspace.parquet").is_file():
+        pytest.skip("needs ferplus.parquet and muxspace.parquet in $ECMF_DATA/face or ../shared/data/face")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "face").mkdir()
+    for name, steps in (("ferplus", {"train": 40, "valid": 400, "test": 20}), ("muxspace", {})):
+        table = parquet.read_table(data / f"{name}.parquet")
+        split = np.array(table["split"].to_pylist()) if steps else np.zeros(len(table))
+        rows = (
+            np.concatenate([np.flatnonzero(split == which)[::step] for which, step in steps.items()])
+            if steps
+            else np.arange(0, len(table), 12)
+        )
+        parquet.write_table(table.take(rows), tmp_path / "face" / f"{name}.parquet")
+    command = ["--fer", str(tmp_path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    assert refine.main(command) == 0
+    report = json.loads((tmp_path / "out" / "summary.json").read_text())
+    agreement = report["agreement_with_fer_plus_majority"]
+    assert 0.5 < agreement["given"] < 0.75
+    assert agreement["round 3"] > agreement["given"] + 0.02
+    assert set(report["fer_plus_test_accuracy_of_the_same_model"]) == {"raw", "refined", "FER+ majority"}
+    with (tmp_path / "out" / "audit.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == report["train_pictures"]
