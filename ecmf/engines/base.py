@@ -54,6 +54,11 @@ class Shareable(Engine, Protocol):
     concurrent: bool
     """Whether its twins run at the same time; they wait for one another otherwise."""
 
+    @property
+    def stuck(self) -> bool:
+        """Whether one of those who share it has been running for so long that others would wait for it in vain."""
+        ...
+
     def twin(self) -> Engine:
         """The same model with buffers of its own, for another thread."""
         ...

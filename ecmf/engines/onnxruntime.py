@@ -37,6 +37,7 @@ def _options(spec: EngineSpec) -> Any:
 class OnnxRuntimeEngine:
     backend = "onnxruntime"
     concurrent = True
+    stuck = False
     fallback: str | None = None
 
     def __init__(self, session: Any, precision: Precision) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from ecmf.bundle import Bundle
 from ecmf.engines import graph
 from ecmf.engines.base import Arrays, EngineSpec, Precision, Unsuitable
 from ecmf.errors import EngineError, MissingExtra, need
+
+STUCK_S = 5.0
+"""No model here takes as long for one run."""
 
 _FIRST_LOOK = threading.Lock()
 
@@ -65,6 +69,8 @@ class OpenVinoEngine:
         _settle()
         self._openvino = need("openvino", "live")
         self._compiled, self._bundle = compiled, bundle
+        self._running: dict[int, float] = {}
+        """Who of all that share the model is running it, and since when (time.monotonic)."""
         self._request = compiled.create_infer_request()
         self._origin: OpenVinoEngine | None = None
         # A graph may carry several names per tensor; positions follow the manifest's order.
@@ -75,13 +81,20 @@ class OpenVinoEngine:
     def twin(self) -> OpenVinoEngine:
         other = OpenVinoEngine(self._compiled, self._bundle, self.precision)
         other._origin = self._origin or self  # it lives as long as its twins
+        other._running = self._running
         return other
+
+    @property
+    def stuck(self) -> bool:
+        began = min(self._running.copy().values(), default=None)
+        return began is not None and time.monotonic() - began > STUCK_S
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         try:
             arrays = [np.ascontiguousarray(inputs[name]) for name in self._inputs]
             for index, array in enumerate(arrays):
                 self._request.set_input_tensor(index, self._openvino.Tensor(array, shared_memory=True))
+            self._running[id(self)] = time.monotonic()
             self._request.infer(share_outputs=True)  # here and in the line above, the default is to copy
             return {
                 name: self._request.get_output_tensor(index).data.copy()
@@ -91,6 +104,8 @@ class OpenVinoEngine:
             raise EngineError(f"openvino: input {error} is missing; expected {self._inputs}") from None
         except (RuntimeError, TypeError, ValueError) as error:
             raise EngineError(f"openvino: {error}") from None
+        finally:
+            self._running.pop(id(self), None)
 
 
 class OpenVinoBackend:

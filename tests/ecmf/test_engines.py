@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import threading
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,16 @@ def test_many_callers_share_what_is_loaded_and_none_sees_anothers_answers(
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_model_in_which_somebody_hangs_is_loaded_anew(bundle: Bundle) -> None:
+    engines: list[Any] = [open_engine(bundle, backend="openvino") for _ in range(8)]
+    for engine in engines:
+        engine._running[0] = time.monotonic() - 60.0  # as if its run had never returned
+    fresh: Any = open_engine(bundle, backend="openvino")
+    assert all(fresh._compiled is not engine._compiled for engine in engines) and not fresh.stuck
+    assert np.allclose(fresh.run({"x": X})["y"], 2 * X + 1)
+    assert not fresh.stuck and not fresh._running
 
 
 def test_what_nobody_uses_any_more_is_not_kept(bundle: Bundle) -> None:
