@@ -211,7 +211,8 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def show(record: dict[str, Any]) -> None:
     """The table for people."""
-    console, table = need("rich.console", "live").Console(), need("rich.table", "live")
+    width = None if sys.stdout.isatty() else 140
+    console, table = need("rich.console", "live").Console(width=width), need("rich.table", "live")
     machine = record["machine"]
     threads, gpu = record["options"]["threads"], machine["gpu"] or "none"
     title = f"ms at batch 1, {threads} thread(s), {machine['processor']}, GPU: {gpu}"
