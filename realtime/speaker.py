@@ -43,6 +43,8 @@ CORRELATED_S = 0.2
 """Frames nearer than this tell the same thing."""
 MEMORY_S = 1.0
 """Evidence fades with this time constant while somebody speaks."""
+WAITING = 256
+"""Frames that may wait for their sound; where none comes (no microphone) the oldest are forgotten."""
 VOICE_NS = 2_000_000_000
 """Voice is kept that long for frames, which are judged as soon as the sound of their time is there."""
 KEPT_NS = 30_000_000_000
@@ -88,7 +90,7 @@ class Activity:
 class _Person:
     shapes: deque[tuple[int, NDArray[np.float32]]] = field(default_factory=deque)
     """Lips of the last STROKE_NS."""
-    moves: deque[tuple[int, float]] = field(default_factory=deque)
+    moves: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WAITING))
     """Frames that wait for the sound of their time: when, and the probability that the lips moved."""
     judged_ns: int | None = None
     score: float = 0.0
@@ -110,7 +112,10 @@ class Speaker:
 
     def see(self, person: int, t_ns: int, shapes: NDArray[np.float32]) -> None:
         """``shapes``: float32[52], the blendshapes of ``person`` in the frame captured at ``t_ns``."""
-        one = self._people.setdefault(person, _Person())
+        one = self._people.get(person)
+        if one is None:
+            self._forget_the_gone(t_ns)
+            one = self._people[person] = _Person()
         if one.shapes and t_ns <= one.shapes[-1][0]:
             return
         one.shapes.append((t_ns, shapes[LIPS]))
@@ -130,10 +135,8 @@ class Speaker:
                 self._heard_ns = end_ns
         while self._voice and self._heard_ns is not None and self._voice[0][0] < self._heard_ns - VOICE_NS:
             self._voice.popleft()
-        for person, one in list(self._people.items()):
+        for one in self._people.values():
             self._weigh(one)
-            if one.shapes and self._heard_ns is not None and one.shapes[-1][0] < self._heard_ns - KEPT_NS:
-                del self._people[person]
 
     def who(self, visible: Collection[int]) -> int | None:
         """Whose voice is heard now, of those ``visible``: of one it is hers; None: nobody's lips move with it."""
@@ -175,6 +178,10 @@ class Speaker:
         first = bisect.bisect_left(one.times, start_ns)
         last = bisect.bisect_right(one.times, end_ns)
         return sum(one.evidence[index] for index in range(first, last))
+
+    def _forget_the_gone(self, now_ns: int) -> None:
+        for person in [p for p, one in self._people.items() if one.shapes[-1][0] < now_ns - KEPT_NS]:
+            del self._people[person]
 
     def _weigh(self, one: _Person) -> None:
         """Judge the frames whose sound has come."""

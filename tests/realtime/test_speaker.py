@@ -165,9 +165,17 @@ def test_words_belong_to_who_spoke_at_their_time(start_s: float, end_s: float, e
     assert speaker.said([2], round(start_s * 1e9), round(end_s * 1e9)) == 2
 
 
-def test_people_who_left_are_forgotten() -> None:
-    speaker = Speaker()
-    for person in range(50):
-        speaker.see(person, person * 1_000_000_000, np.zeros(len(NAMES), np.float32))
-        speaker.hear(Activity(person * 1_000_000_000, 500_000_000, np.zeros(2, np.float32)))
-    assert len(speaker._people) < 35
+@pytest.mark.parametrize("microphone", [True, False])
+def test_nothing_grows_with_time(microphone: bool) -> None:
+    """People come and go, one stays, for ten minutes."""
+    speaker, sizes = Speaker(), []
+    for second in range(600):
+        for person in (0, 1 + second // 5):
+            for frame in range(5):
+                speaker.see(person, second * 1_000_000_000 + frame, np.zeros(len(NAMES), np.float32))
+        if microphone:
+            speaker.hear(Activity(second * 1_000_000_000, 500_000_000, np.zeros(2, np.float32)))
+        people = speaker._people.values()
+        sizes.append(sum(len(p.shapes) + len(p.moves) + len(p.times) + len(p.evidence) for p in people))
+        assert len(people) < 10
+    assert max(sizes[300:]) <= max(sizes[:300])
