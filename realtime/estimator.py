@@ -154,6 +154,10 @@ class Estimator:
             if self._pace.admit(person, now_ns)
         ]
 
+    def switch_off(self, modality: Modality) -> None:
+        """Nothing comes from it any more: from now on it is reported as ``off``."""
+        self._enabled -= {modality}
+
     def tick(self, now_ns: int) -> list[Decision]:
         """Decide without a new sample, so that a stalled source is reported instead of silence on the wire."""
         self._forget_the_gone(now_ns)
@@ -261,6 +265,8 @@ class Estimator:
             aged = all(now_ns - cues[m].end_ns > self._head.max_age_s[m] * 0.5e9 for m in weak)
             return "stale" if aged else "low_confidence"
         watched = self._enabled - {"scene", "text"}
+        if not watched:
+            return "stale"
         if not any(m in self._last_report_ns for m in watched):
             return "starting"
         fresh = any(

@@ -6,9 +6,10 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
+from ecmf.cue import Modality
 from ecmf.errors import EcmfError, EngineError
 from realtime.assemble import Job
 from realtime.checkup import Checkup
@@ -34,6 +35,15 @@ AWAITED = frozenset({"face", "scene", "speech"})
 """Workers whose stage must be loaded before the sources start; words come seconds later anyway."""
 UTTERANCES = 16
 """Transcripts that may wait to be read."""
+FEEDS: Mapping[str, tuple[Modality, ...]] = {
+    "camera": ("face", "scene"),
+    "face": ("face",),
+    "scene": ("scene",),
+    "microphone": ("voice", "text"),
+    "speech": ("voice", "text"),
+    "text": ("text",),
+}
+"""The modalities that end with a worker."""
 ENDED = 4
 """Ended utterances that may wait for the language model."""
 RELOAD_S = 15.0
@@ -203,6 +213,8 @@ class Pipeline:
                 patience = max(PATIENCE, 1 - starvation.share())
                 for worker in self._workers:
                     worker.watch(round(patience * min(now_ns - watched_ns, STEP_NS)))
+                    for modality in FEEDS.get(worker.name, ()) if worker.off else ():
+                        stream.switch_off(modality)
                 watched_ns = now_ns
             if now_ns >= health_ns:
                 since_s = (now_ns - health_ns + HEALTH_NS) * 1e-9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ecmf.cue import MODALITIES
+from ecmf.cue import MODALITIES, Modality
 from ecmf.labels import EKMAN
 from realtime.clock import Clock
 from realtime.estimator import Decision, Estimator, Report, Standing
@@ -62,6 +62,10 @@ class Stream:
         """Publish where things stand, when no report came for a while."""
         for decision in self._estimator.tick(self._clock.monotonic_ns()):
             self._send(decision)
+
+    def switch_off(self, modality: Modality) -> None:
+        """Nothing comes from it any more."""
+        self._estimator.switch_off(modality)
 
     def say(self, said: Said) -> None:
         """Publish a transcript as it stands; whether it reaches the wire is the publisher's affair."""

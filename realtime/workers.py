@@ -119,6 +119,8 @@ class Worker:
         self.reason: str | None = None
         self.finished = False
         """Whether the body came to its end, by itself or for good."""
+        self.off = False
+        """Whether it ended because it failed."""
         self.worked = False
         """Whether it ever gave a sign of life: what it needs is loaded."""
         self._body = body
@@ -247,6 +249,7 @@ class Worker:
 
     def _end(self, error: Exception | None) -> None:
         if error is not None:
+            self.off = True
             self.reason = f"off: {_line(error)}"
             log.error("%s is %s", self.name, self.reason)
             if self._on_off is not None:

@@ -97,6 +97,7 @@ def test_an_engine_that_raises_for_good_is_off_and_the_others_go_on(seen: list[N
         assert isinstance(message, Health)
         assert message.workers["face"].reason == "off: broken for good"
         assert "face" not in message.engine and "scene" in message.engine
+        run.kept.wait_for(lambda m: isinstance(m, Estimate) and m.modalities.face.reason == "off", told)
     assert models.built == workers.RESTARTS + 1 and run.no_gaps() and run.failure is None
 
 
