@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from ecmf.decoder import Decoder, Hypothesis
 from ecmf.errors import UsageError
 from ecmf.heard import Unit
-from ecmf.transcript import Settled as Settled  # the name under which feature extraction knows it
 from ecmf.transcript import Skipped, TranscriptEvent
 from ecmf.unfinished import TranscriberSettings, Unfinished
 from ecmf.utterances import Detector, Segmenter, Utterance
