@@ -19,7 +19,7 @@ from bench.results import Record
 from ecmf.errors import DataError, EcmfError
 
 HERE = Path(__file__).parent
-ORDER = ("latency", "annotation", "throughput", "accuracy", "transcription", "enrichment", "engines")
+ORDER = ("latency", "annotation", "throughput", "accuracy", "transcription", "enrichment", "engines", "soak")
 """Sections in this order, others behind them."""
 TITLES = {
     "latency": "Latency of the live pipeline",
@@ -29,6 +29,7 @@ TITLES = {
     "transcription": "Words",
     "enrichment": "What a language model adds to the text",
     "engines": "Engines",
+    "soak": "Running on and on",
 }
 HEAD = """# Measured
 
@@ -248,6 +249,35 @@ def engines(record: Record) -> Iterator[str]:
     yield ""
 
 
+def soak(record: Record) -> Iterator[str]:
+    """What was allowed over the whole run, and what came."""
+    settled = f"the first {record['settling_s'] / 60:g} left out of growth"
+    yield f"{record['seconds'] / 60:.1f} minutes, {settled}; {_plain(sum(record['messages'].values()))} messages."
+    yield ""
+    yield from table(
+        ("", "at most", "measured", ""),
+        [
+            (v["what"], v["at_most"], v["measured"], "" if v["met"] else "**missed**")
+            for v in record["verdicts"]
+        ],
+    )
+    yield from table(
+        ("", "at first", "at last", "most"),
+        [(name, row["first"], row["last"], row["max"]) for name, row in record["growth"].items()],
+    )
+    yield from table(
+        ("capture to subscriber", "p50 at first, ms", "at last", "p99 at first, ms", "at last"),
+        [
+            (name, row["p50_first_ms"], row["p50_last_ms"], row["p99_first_ms"], row["p99_last_ms"])
+            for name, row in record["latency"].items()
+        ],
+    )
+    yield f"- {_plain(record['cores'])} cores; something was done less often during {record['degraded_s']} s."
+    for note, count in record["notes"].items():
+        yield f"- Health said for {count} s: {note}."
+    yield ""
+
+
 def anything(record: Record) -> Iterator[str]:
     """Every list of objects as a table, every plain value as a line."""
     known = {"benchmark", "machine", "versions", "commit", "date", "options"}
@@ -268,6 +298,7 @@ SECTIONS = {
     "throughput": throughput,
     "accuracy": accuracy,
     "engines": engines,
+    "soak": soak,
 }
 
 

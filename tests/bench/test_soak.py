@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import report
 from bench.live import Usage
 from bench.soak import Sample, Soak, judge
 
@@ -87,6 +88,13 @@ def test_latency_that_rises_by_more_than_a_fifth_is_told_and_what_was_not_measur
     soak = soaked(latency_ms=lambda t: 15 + t / 300)
     del soak.latency["voice"]
     assert missed(judge(soak)) == {"p99 latency of face, growth in %", "p99 latency of voice, growth in %"}
+
+
+def test_the_page_shows_what_was_missed() -> None:
+    page = "\n".join(report.soak(judge(soaked(files=lambda t: 18 + (t > 900)))))
+    assert "| file descriptors, growth | 0 | 1 | **missed** |" in page
+    assert "30.0 minutes, the first 3 left out of growth" in page
+    assert "| rss_mb | 700 | 700 | 700 |" in page and len(page) < 3000, "no series of samples"
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,10 +7,12 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,23 @@ def test_starved_it_does_less_in_order_and_what_it_publishes_says_its_age() -> N
     assert healthy(message), message["notes"]
 
 
+def test_prometheus_reads_a_running_process() -> None:
+    pytest.importorskip("prometheus_client")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with live("--metrics", str(port), "--asr", "off", "--mic", "off") as run:
+        run.wait_for(lambda m: m["type"] == "health", run.wait_for(labelled))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as answer:
+            text = answer.read().decode()
+        assert run.end() == 0
+    counted = [line for line in text.splitlines() if line.startswith("ecmf_estimates_total{")]
+    assert counted and all('source="demo"' in line for line in counted)
+    assert 'ecmf_worker_alive{source="demo",worker="face"} 1.0' in text
+    assert 'ecmf_camera_state{source="demo",state="ok"} 1.0' in text
+    assert "process_resident_memory_bytes" in text and "ecmf_load_level" in text
+
+
 def test_subscribers_come_and_go_and_one_never_reads() -> None:
     context = zmq.Context()
     with live("--asr", "off", "--mic", "off") as run:
@@ -208,18 +227,18 @@ def test_subscribers_come_and_go_and_one_never_reads() -> None:
         before, memory = len(list(files.iterdir())), _resident_mb(run.process.pid)
 
         def connect() -> Any:
-            socket = context.socket(zmq.SUB)
-            socket.setsockopt(zmq.RCVHWM, 1)
-            socket.subscribe("")
-            socket.connect(address)
-            return socket
+            made = context.socket(zmq.SUB)
+            made.setsockopt(zmq.RCVHWM, 1)
+            made.subscribe("")
+            made.connect(address)
+            return made
 
         stuck = connect()
         for _ in range(20):
             sockets = [connect() for _ in range(10)]
-            assert all(socket.poll(PATIENCE_S * 1000) for socket in sockets)
-            for socket in sockets:
-                socket.close(linger=0)
+            assert all(each.poll(PATIENCE_S * 1000) for each in sockets)
+            for each in sockets:
+                each.close(linger=0)
         seen = len(run.messages)
         run.wait_for(lambda m: m["type"] == "health", run.wait_for(labelled, seen))
         stuck.close(linger=0)
