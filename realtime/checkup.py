@@ -18,6 +18,16 @@ from realtime.workers import Worker
 LOSSES = ("overrun samples", "backlog")
 """Drops that mean that something was lost for want of time."""
 
+REMEDIES = {
+    "frozen": "the same picture comes again and again; plug it in anew",
+    "black": "is its lens covered?",
+    "lost": "waiting for its return",
+    "reconnecting": "waiting for its return",
+    "silent": "is it muted?",
+    "clipped": "turn it down",
+}
+"""What is told to a person about a device's state."""
+
 
 class Checkup:
     """Asks workers, sources and the processor. Called by one thread."""
@@ -52,7 +62,12 @@ class Checkup:
         workers = {worker.name: _state(worker, waits.get(worker.name)) for worker in self._workers}
         skew_ms = self._exchange.skew.ms
         video, audio = self._inputs.video, self._inputs.audio
+        camera = None if video is None else video.condition()
+        microphone = None if audio is None else audio.condition()
         troubles = [f"{name}: {state.reason}" for name, state in workers.items() if state.reason]
+        for name, device in (("camera", camera), ("microphone", microphone)):
+            if device is not None and device.state != "ok":
+                troubles.append(f"{name}: {device.state}, {REMEDIES[device.state]}")
         return Health(
             run=self._run,
             source=self._config.source_name,
@@ -60,8 +75,8 @@ class Checkup:
             workers={**workers, "fusion": fusion},
             engine=dict(self._exchange.engines),
             clocks=dict(self._exchange.clocks),
-            camera=None if video is None else video.condition(),
-            microphone=None if audio is None else audio.condition(),
+            camera=camera,
+            microphone=microphone,
             load=LoadState(
                 cores=round(load.cores, 3), level=self._governor.level, reduced=list(effort.reduced)
             ),

@@ -93,6 +93,12 @@ def test_a_camera_that_fails_in_every_way_is_told_and_never_looks_fresh(
         froze = len(run.kept.messages)
         at = unlabelled(condition("frozen", at))
         frozen_ns = device.captured_ns
+        told = next(
+            m
+            for m in run.kept.messages[froze:]
+            if isinstance(m, Health) and m.camera and m.camera.state == "frozen"
+        )
+        assert "camera: frozen, the same picture comes again and again; plug it in anew" in told.notes
         for message in run.kept.messages[froze : at + 1]:
             if (
                 isinstance(message, Estimate)
