@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -138,26 +139,36 @@ def close(one: object, other: object, tolerance: float) -> None:
         assert one == other
 
 
+def used_s(process: subprocess.Popen[bytes]) -> float:
+    """Processor time that a child has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_killed_at_random_moments_it_ends_with_the_same_bundle(command: Command, tmp_path: Path) -> None:
-    """Real SIGKILLs, anywhere from the first import over extraction and training to the export."""
-    began = time.monotonic()
+    """Real SIGKILLs, anywhere from the first import over extraction and training to the export.
+
+    The moments are of processor time, so that they fall alike on a busy machine.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     train(command("whole"))
-    whole_s = time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    whole_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     rng = np.random.default_rng(4)
     killed = 0
-    for moment in (np.arange(KILLS) + rng.random(KILLS)) / KILLS:
+    for moment in rng.uniform(0.2, 0.95, KILLS):
         running = subprocess.Popen(
             [sys.executable, "-m", "train.fit", *command("broken")],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=ENVIRONMENT,
         )
-        try:
-            running.wait(timeout=float(moment) * 0.9 * whole_s)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
-            killed += 1
+        while running.poll() is None:
+            if used_s(running) >= moment * whole_s:
+                running.kill()
+                killed += 1
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(timeout=0.02)
     train(command("broken"))
     assert killed >= 2
     assert_same(tmp_path / "whole", tmp_path / "broken", 1e-6)
