@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.enrichment import OutOfTime, answers, compared, log_loss
+from bench.enrichment import OutOfTime, answers, compared, flat, log_loss
 from train.datasets.meld import Line
 
 
@@ -43,3 +43,25 @@ def test_answers_go_on_where_they_were_interrupted(tmp_path: Path, weight: Calla
     assert [found[0].cues, times[0]] == ["as it was", 4.0]
     assert found[1].scores.sum() == pytest.approx(1, abs=1e-5)
     assert len(kept.read_text().splitlines()) == 2
+
+
+def test_figures_are_written_as_flat_tables() -> None:
+    row = {
+        "model": "m.gguf",
+        "dev_lines": 2,
+        "dev_log_loss_gain_scores": {"0": 0.01, "4": 0.02},
+        "dev_log_loss_gain_cues": {"0": -0.01, "4": -0.02},
+        "test": {"text alone": {"weighted_f1": 0.5, "gain": 0.0, "gain_95": (-0.1, 0.1)}},
+    }
+    figures = flat([row])
+    assert figures["models"][0]["dev_log_loss_gain_scores_4_lines"] == 0.02
+    assert figures["test"] == [
+        {
+            "model": "m.gguf",
+            "setting": "text alone",
+            "weighted_f1": 0.5,
+            "gain": 0.0,
+            "gain_low": -0.1,
+            "gain_high": 0.1,
+        }
+    ]
