@@ -116,7 +116,7 @@ class Shifted(OnnxRuntimeEngine):
 def test_the_tolerance_of_a_precision_decides(
     named: Callable[[str], Bundle], fresh: Path, precision: Any, by: float, passes: bool
 ) -> None:
-    model = named("face")
+    model = named("default")
     engine = Shifted(open_engine(model, backend="onnxruntime"), by)
     engine.precision = precision
     assert parity.check(engine, model).passed is passes
@@ -125,10 +125,10 @@ def test_the_tolerance_of_a_precision_decides(
 def test_a_wrong_engine_is_refused_and_leaves_nothing(
     named: Callable[[str], Bundle], fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, backend = named("face"), BACKENDS["onnxruntime"]
+    model, backend = named("default"), BACKENDS["onnxruntime"]
     right = type(backend).load
     monkeypatch.setattr(type(backend), "load", lambda *arguments: Shifted(right(*arguments), 0.01))
-    with pytest.raises(EngineError, match=r"fails parity for face.*error 0\.01"):
+    with pytest.raises(EngineError, match=r"fails parity for default.*error 0\.01"):
         open_engine(model, backend="onnxruntime")
     assert model.id not in [record.bundle for _, record in cache.records()]
 
