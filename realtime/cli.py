@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from realtime.reader import takes_more
 from realtime.stopping import Stop, leave
 
 EXAMPLES = """\
@@ -138,11 +139,15 @@ def _run(arguments: Sequence[str], stop: Stop) -> int:
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Asks for ``sys.stderr`` each time, so that lines appear above the live view, which takes its place."""
+    """Asks for ``sys.stderr`` each time, so that lines appear above the live view, which takes its place.
+
+    A line that nobody takes is left out: whoever logs, a worker or the fusion, must not wait for a reader.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
-        super().emit(record)
+        if takes_more(self.stream):
+            super().emit(record)
 
 
 def _log_to_stderr(verbose: int) -> None:

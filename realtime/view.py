@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections import Counter, deque
@@ -11,6 +12,7 @@ import numpy as np
 
 from ecmf.errors import need
 from realtime.message import Estimate, Health, Message, ModalityState, Transcript
+from realtime.reader import takes_more
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -172,7 +174,7 @@ class LiveView:
 
 
 class StatusLine:
-    """One line a second on stderr, where there is no terminal to draw in."""
+    """One line a second on stderr, where there is no terminal to draw in; none while nobody reads them."""
 
     def __init__(self, stream: TextIO | None = None, every_ns: int = 1_000_000_000) -> None:
         self._stream = stream or sys.stderr
@@ -186,10 +188,13 @@ class StatusLine:
             return
         if self._due_ns is None or message.t_publish_ns >= self._due_ns:
             self._due_ns = message.t_publish_ns + self._every_ns
-            print(line(message, self._scene.latency_ms()), file=self._stream, flush=True)
+            with contextlib.suppress(BrokenPipeError):  # who read it has left; the stream goes on
+                if takes_more(self._stream):
+                    print(line(message, self._scene.latency_ms()), file=self._stream, flush=True)
 
     def close(self) -> None:
-        self._stream.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self._stream.flush()
 
 
 def line(estimate: Estimate, latency_ms: tuple[float, float] | None = None) -> str:
