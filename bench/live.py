@@ -112,7 +112,7 @@ def messages(live: Started, address: str) -> Iterator[tuple[int, Message]]:
     socket.setsockopt(zmq.RCVHWM, 100_000)
     socket.setsockopt(zmq.RCVTIMEO, 500)
     socket.connect(address)
-    deadline = time.monotonic() + START_S
+    patience_s, looked_s = START_S, time.monotonic()
     try:
         while True:
             try:
