@@ -115,19 +115,23 @@ def messages(live: Started, address: str) -> Iterator[tuple[int, Message]]:
     patience_s, looked_s = START_S, time.monotonic()
     try:
         while True:
+            now_s = time.monotonic()
+            # While this process was stopped itself nobody was silent.
+            patience_s -= min(1.0, now_s - looked_s)
+            looked_s = now_s
             try:
                 socket.recv()
                 payload = socket.recv()
             except zmq.Again:
                 if live.process.poll() is not None:
                     raise SourceError(live.last_words()) from None
-                if time.monotonic() > deadline:
+                if patience_s <= 0:
                     raise SourceError(
                         f"nothing is published any more; last said: {live.last_words()}"
                     ) from None
                 continue
             received_ns = time.monotonic_ns()
             yield received_ns, decode(payload)
-            deadline = time.monotonic() + SILENT_S
+            patience_s, looked_s = SILENT_S, time.monotonic()
     finally:
         socket.close(linger=0)
