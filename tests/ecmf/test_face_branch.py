@@ -219,7 +219,7 @@ def test_a_hand_before_the_face_lowers_quality_and_drops_nothing(
     free = [trust for t, (_, trust) in found.items() if t < 1.9 or t > 15.9]
     hidden = [trust for t, (_, trust) in found.items() if 4.3 < t < 5.3]
     assert min(free) > 0.9
-    assert min(hidden) > 0.25 and max(hidden) < 0.85
+    assert min(hidden) > 0.25 and max(hidden) < 0.88 and np.mean(hidden) < 0.7
     assert min(landmarks.presence for landmarks, _ in found.values()) > 0.9
 
 
