@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import subprocess
 import sys
@@ -13,9 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import live as watched
 from bench import report
 from bench.live import Usage
 from bench.soak import Sample, Soak, judge
+from ecmf.errors import SourceError
 
 HALF_HOUR_S = 1800.0
 
@@ -95,6 +99,37 @@ def test_the_page_shows_what_was_missed() -> None:
     assert "| file descriptors, growth | 0 | 1 | **missed** |" in page
     assert "30.0 minutes, the first 3 left out of growth" in page
     assert "| rss_mb | 700 | 700 | 700 |" in page and len(page) < 3000, "no series of samples"
+
+
+def test_a_publisher_that_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "START_S", 0.2)
+    with (
+        watched.endpoint() as address,
+        watched.started("http.server", ["0"]) as process,
+        pytest.raises(SourceError, match="nothing is published any more"),
+    ):
+        next(watched.messages(process, address))
+
+
+def test_time_in_which_the_watcher_was_stopped_is_nobodys_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "START_S", 3.0)
+    hours = itertools.count(step=3600)
+    monkeypatch.setattr(watched.time, "monotonic", lambda: float(next(hours)))
+    with watched.endpoint() as address:
+        process = watched.Started(Ended(3), io.BytesIO(b"it said goodbye"), 0.0)  # type: ignore[arg-type]
+        with pytest.raises(SourceError, match="it said goodbye"):
+            next(watched.messages(process, address))
+
+
+class Ended:
+    """A process that ends at the ``looks``-th look at it."""
+
+    def __init__(self, looks: int) -> None:
+        self._left = looks
+
+    def poll(self) -> int | None:
+        self._left -= 1
+        return None if self._left else 1
 
 
 @settings(max_examples=30, deadline=None)
