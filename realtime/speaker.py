@@ -61,13 +61,15 @@ BYSTANDER_MOVES = 0.25
 PAUSE_MOVES = 0.2
 """Share in which they move between the words, for the speaker."""
 
+LIMIT = 1.6
+"""Evidence for the voice goes no further either way, so that who takes the turn need not argue against all that was."""
 CLAIM = 1.0
 """Evidence from which somebody is taken to speak: odds of e to 1."""
 LEAD = 1.5
 """By which this must exceed the evidence for everybody else."""
-TAKEOVER = 2.0
+TAKEOVER = 1.5
 """By which it must exceed the evidence for the one who has spoken so far: the voice does not jump to and fro."""
-RELEASE = -1.5
+RELEASE = -1.2
 """Evidence at which the one who has spoken so far is given up, even if it is nobody else's: a voice off camera."""
 
 
@@ -196,7 +198,8 @@ class Speaker:
             if voice < QUIET:
                 one.restless += (moving - one.restless) * passed_s / RESTLESS_S
             evidence = _evidence(moving, voice, one.restless) * passed_s / CORRELATED_S
-            one.score = one.score * math.exp(-passed_s * voice / MEMORY_S) + evidence
+            score = one.score * math.exp(-passed_s * voice / MEMORY_S) + evidence
+            one.score = min(max(score, -LIMIT), LIMIT)
             one.times.append(t_ns)
             one.evidence.append(evidence)
             while one.times[0] < t_ns - KEPT_NS:
