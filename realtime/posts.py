@@ -178,10 +178,10 @@ class Listen:
 
     def __call__(self, shift: Shift) -> None:
         stage = self._build()
-        self._exchange.use(shift, stage.engines)
         ring = self._ring
         position, before = ring.written, self._utterances
         self._position = position
+        self._exchange.use(shift, stage.engines)
         while not shift.stop.is_set():
             if not ring.wait(position + HOP, WAIT_S) and not ring.closed:
                 shift.idle()

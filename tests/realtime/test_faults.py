@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from realtime import config, workers
 from realtime.assemble import Inputs, Models
 from realtime.clock import Clock, SystemClock
 from realtime.estimator import Report
-from realtime.hearing import Hearing
+from realtime.exchange import Exchange
+from realtime.hearing import Hearing, Said, Sound
 from realtime.message import Estimate, Health, Transcript
-from realtime.sources.base import Frame
+from realtime.posts import Listen
+from realtime.sources.base import SAMPLE_NS, Frame
 from realtime.sources.file import open_media
 from realtime.stages import FaceStage
+from realtime.window import AudioRing
 
 SAID: dict[str, str | bool] = {"camera": "0", "mic": "off", "offline": True}
 
@@ -187,6 +191,72 @@ def test_a_clock_that_jumps_an_hour_restarts_nobody_and_old_cues_say_so(
             assert face.age_ms is not None
             aged_ms = (message.t_publish_ns - message.t_capture_ns) * 1e-6
             assert not (message.trigger == "face" and aged_ms > face.age_ms + 50), "an old frame says its age"
+
+
+def test_utterances_keep_their_numbers_when_the_hearing_dies(
+    weight: Callable[[str], Path], demo_speech_short: Path
+) -> None:
+    for name in ("silero-vad", "whisper-tiny.en"):
+        weight(name)
+    models = Models(config.load(None, {"camera": "off", "llm": "off", "offline": True}))
+    stage = models.hearing()
+    exchange, ring, told = Exchange(), AudioRing(30.0), threading.Event()
+    lives = []
+
+    def build() -> Hearing:
+        lives.append(1)
+        told.set()
+        return stage if len(lives) == 1 else models.hearing()
+
+    post = Listen(build, exchange, ring, None)
+    worker = workers.Worker(
+        "speech", post, clock=SystemClock(), pause_s=0.0, on_down=lambda w: exchange.runs(w.name, None)
+    )
+    media = open_media(demo_speech_short, video=False, pace=None)
+    assert media.audio is not None
+    blocks = list(media.audio.blocks(threading.Event()))
+
+    def hear_all() -> set[int]:
+        """All of it at once; the utterances that end in it."""
+        last_ns = blocks[-1].end_ns
+        for block in blocks:
+            ring.write(replace(block, start_ns=block.start_ns + shift_ns, end_ns=block.end_ns + shift_ns))
+        found: set[int] = set()
+        while not found:
+            outcome = exchange.take(60)
+            assert outcome is not None, worker.report()
+            if isinstance(outcome, Said) and outcome.final and outcome.heard_ns <= last_ns + shift_ns:
+                found.add(outcome.utterance)
+        return found
+
+    shift_ns = 0
+    worker.start()
+    assert told.wait(60)
+    while not exchange.engines:
+        exchange.take(0.01)
+    before = hear_all()
+    hear, told = stage.hear, threading.Event()
+
+    def die(sound: Sound) -> Iterator[Report | Said]:
+        raise RuntimeError("the encoder lost its device")
+        yield from hear(sound)
+
+    stage.hear = die  # type: ignore[method-assign]
+    shift_ns = blocks[-1].end_ns + 10**9
+    for number in range(10):
+        ring.write(
+            replace(
+                blocks[number], start_ns=shift_ns, end_ns=shift_ns + len(blocks[number].samples) * SAMPLE_NS
+            )
+        )
+        shift_ns = ring.end_ns
+    while worker.restarts == 0 or not exchange.engines:
+        exchange.take(0.05)
+    shift_ns = ring.end_ns + 10**9
+    after = hear_all()
+    worker.stop.set()
+    assert worker.join(60)
+    assert min(after) > max(before) and len(lives) == 2
 
 
 class Slow(Models):
