@@ -193,6 +193,7 @@ def test_a_clock_that_jumps_an_hour_restarts_nobody_and_old_cues_say_so(
             assert not (message.trigger == "face" and aged_ms > face.age_ms + 50), "an old frame says its age"
 
 
+@pytest.mark.slow
 def test_utterances_keep_their_numbers_when_the_hearing_dies(
     weight: Callable[[str], Path], demo_speech_short: Path
 ) -> None:
