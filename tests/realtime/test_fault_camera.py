@@ -23,6 +23,8 @@ from realtime.sources.returning import ReturningVideo
 SAID: dict[str, str | bool] = {"camera": "0", "mic": "off", "offline": True}
 OLDEST_MS = 500
 """A face that is older counts no more."""
+SLACK_MS = 50
+"""Between the decision, which tells the ages, and its publication on a busy machine; a picture's time is 50 ms, too."""
 
 
 class Device:
@@ -107,8 +109,8 @@ def test_a_camera_that_fails_in_every_way_is_told_and_never_looks_fresh(
             ):
                 truly_ms = (message.t_publish_ns - frozen_ns) * 1e-6
                 told_ms = message.modalities.face.age_ms
-                assert told_ms is not None and told_ms >= truly_ms - 1
-                assert truly_ms <= OLDEST_MS + 1
+                assert told_ms is not None and told_ms >= truly_ms - SLACK_MS
+                assert truly_ms <= OLDEST_MS + SLACK_MS
         silent = run.kept.messages[at]
         assert isinstance(silent, Estimate) and silent.reason == "stale"
 
