@@ -90,7 +90,7 @@ def test_converter_stamps_follow_a_drifting_device_through_jitter(ppm: int) -> N
 
 
 def test_converter_stamps_stay_right_for_hours() -> None:
-    """Three hours in buffers of 0.1 s from a device that is 120 ppm fast until it has warmed up, then 60 ppm slow: by the
+    """Three hours in buffers of 0.1 s from a device that is 120 ppm fast until it is warm, then 60 ppm slow: by the
     nominal rate alone it would be 0.4 s off after one hour."""
     stamps, rng = SampleStamps(48_000, "microphone"), np.random.default_rng(3)
     position, true_ns = 0, float(BOOT_NS)
