@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import live as watched
-from bench import report
+from bench import report_sections
 from bench.live import Usage
 from bench.soak import Sample, Soak, judge
 from ecmf.errors import SourceError
@@ -95,7 +95,7 @@ def test_latency_that_rises_by_more_than_a_fifth_is_told_and_what_was_not_measur
 
 
 def test_the_page_shows_what_was_missed() -> None:
-    page = "\n".join(report.soak(judge(soaked(files=lambda t: 18 + (t > 900)))))
+    page = "\n".join(report_sections.soak(judge(soaked(files=lambda t: 18 + (t > 900)))))
     assert "| file descriptors, growth | 0 | 1 | **missed** |" in page
     assert "30.0 minutes, the first 3 left out of growth" in page
     assert "| rss_mb | 700 | 700 | 700 |" in page and len(page) < 3000, "no series of samples"
