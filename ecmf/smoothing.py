@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-DWELL = 8.0
+DWELL = 4.0
 """How long an expressed emotion is taken to last, in time constants."""
 HYSTERESIS = 0.03
 """Confidence counts as enough from this far above a threshold, and as too little from this far below."""
@@ -25,7 +25,7 @@ class SmoothingOptions:
     tau_s: float = 0.25
     """Time constant: after a step, the mean is 63 % of the way in ``tau_s`` seconds; what is seen within it counts as
     evidence once, since neighbouring frames show nearly the same."""
-    margin: float = 0.5
+    margin: float = 0.8
     """A label gives way only to one that the filter believes in this much more."""
 
 
@@ -75,6 +75,8 @@ class Smoother:
         evidence = np.maximum(target, 1e-6) / self._prior
         believed = expected * evidence ** min(1.0, elapsed_s / tau_s)
         self._belief = believed / believed.sum()
+        if elapsed_s > DWELL * tau_s:
+            self._label = None  # after such a gap nothing is held on to
         best = int(self._belief.argmax())
         if self._label is None or self._belief[best] - self._belief[self._label] >= self._options.margin:
             self._label = best

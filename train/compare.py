@@ -29,8 +29,9 @@ from ecmf.errors import EcmfError, UsageError
 from ecmf.fusion import EcmfHead, HeadOptions
 from ecmf.labels import EKMAN
 from train import baselines
-from train.evaluate_head import DRAWS, own_priors, product_of_experts, scores
-from train.fit_head import FitOptions, descend, subsets, tensors
+from train.descent import descend
+from train.evaluate_head import CONFLICTS, DRAWS, own_priors, product_of_experts, really_paired, scores
+from train.fit_head import FitOptions, start, subsets, tensors
 from train.pairing import TRUST, Batch, PairingOptions, Pool, draw
 
 log = logging.getLogger("train.compare")
@@ -126,6 +127,8 @@ def _trained(
     dims: dict[str, int] = {m: data.fit[m].embedding.shape[1] for m in MODALITIES}
     torch.manual_seed(fit.seed)
     head = method.make(dims, labels, method.options(fit.head))
+    if isinstance(head, EcmfHead):
+        start(head, data.fit, prior, fit.pairing)
 
     def sample(rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
         subset = frozenset(MODALITIES) if method.everything else None
@@ -171,31 +174,18 @@ def _conditions(
         rng = np.random.default_rng((seed, 77, number))
         batch = draw(data.test, labels, draws, rng, clean, prior=prior, subset=subset)
         found.append(("+".join(m for m in MODALITIES if m in subset), (batch, subset)))
-    rng = np.random.default_rng((seed, 78))
-    conflicting = draw(data.test, labels, draws, rng, pairing, prior=prior, subset=everything)
-    found.append((f"conflict {pairing.conflict:.0%}", (conflicting, everything)))
-    if data.paired_face is not None:
-        found.append(("muxspace: face", (really_paired(data, labels, scene=False), frozenset({"face"}))))
-        found.append(
-            ("muxspace: face+scene", (really_paired(data, labels, scene=True), frozenset({"face", "scene"})))
-        )
+    for number, share in enumerate(sorted({pairing.conflict, *CONFLICTS})):
+        rng = np.random.default_rng((seed, 78, number))
+        stated = replace(clean, conflict=share, conflict_neutral=pairing.conflict_neutral)
+        batch = draw(data.test, labels, draws, rng, stated, prior=prior, subset=everything)
+        found.append((f"conflict {share:.0%}", (batch, everything)))
+    face, scene = data.paired_face, data.test["scene"]
+    if face is not None:
+        sizes = {m: data.test[m].embedding.shape[1] for m in MODALITIES}
+        for name, shown in (("face", False), ("face+scene", True)):
+            batch = really_paired(face, scene, sizes, labels, shown=shown)
+            found.append((f"muxspace: {name}", (batch, frozenset({"face", "scene"} if shown else {"face"}))))  # type: ignore[arg-type]
     return found
-
-
-def really_paired(data: Data, labels: int, *, scene: bool) -> Batch:
-    """muxspace's faces, with the frames they are in where ``scene``."""
-    face, frame = data.paired_face, data.test["scene"]
-    assert face is not None and face.probs is not None
-    cues = {m: np.zeros((len(face), data.test[m].embedding.shape[1]), np.float32) for m in MODALITIES}
-    cues["face"] = face.embedding
-    log_probs = np.zeros((len(face), len(MODALITIES), labels), np.float32)
-    log_probs[:, MODALITIES.index("face")] = np.log(np.maximum(face.probs, 1e-4))
-    quality = np.zeros((len(face), len(MODALITIES)), np.float32)
-    quality[:, MODALITIES.index("face")] = face.quality
-    if scene:
-        cues["scene"] = frame.embedding
-        quality[:, MODALITIES.index("scene")] = frame.quality
-    return Batch(cues, log_probs, quality, face.labels)
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:

@@ -97,8 +97,8 @@ def descend(
 
 
 def _groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay towards 0; priors, trust and biases, whose 0 means nothing, do not."""
-    free = {"prior", "bias", "trust"}
+    """Weights decay towards 0; priors, trust, doubt and biases, whose 0 means nothing, do not."""
+    free = {"prior", "bias", "trust", "doubt", "against", "idle"}
     named = list(head.named_parameters())
     return [
         {"params": [p for name, p in named if name not in free], "weight_decay": weight_decay},

@@ -70,7 +70,7 @@ def text(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, Any]
 def default(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, Any]:
     """Synthetic pairs of people that no branch and not the head was trained on, and muxspace as it is."""
     from train import compare
-    from train.evaluate_head import evaluate, predict, scores
+    from train.evaluate_head import evaluate, paired
     from train.fit_default import read_recipe
     from train.pairing import PairingOptions
 
@@ -81,9 +81,9 @@ def default(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, A
     prior = np.array([stated[label] for label in labels])
     head = EngineHead(bundle)
     found = evaluate(head, loaded.fit, loaded.test, labels, prior, recipe.fit.pairing or PairingOptions())
-    for scene in (False, True):
-        batch = compare.really_paired(loaded, len(labels), scene=scene)
-        found[f"muxspace, face{'+scene' if scene else ''}"] = scores(predict(head, batch)[0], batch.target)
+    assert loaded.paired_face is not None
+    sizes = {m: pool.embedding.shape[1] for m, pool in loaded.test.items()}
+    found |= paired(head, loaded.paired_face, loaded.test["scene"], sizes, len(labels))
     return {"caveat": compare.CAVEAT, **found}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from ecmf.cue import MODALITIES, Modality
-from ecmf.fusion import EXPERTS, EcmfHead
+from ecmf.fusion import EXPERTS
+from ecmf.head import FLOOR
 from train.fit_head import own_priors, subsets, tensors
-from train.pairing import Batch, PairingOptions, Pool, draw
+from train.pairing import TRUST, TURNED, Batch, PairingOptions, Pool, conflicting_labels, draw
 
 DRAWS = 4000
 """Synthetic pairs per subset."""
+CONFLICTS = (0.3, 1.0)
+"""Shares of conflicting pairs that a head is measured with, beside the one it was trained with."""
 BINS = 15
 """Of the expected calibration error."""
 
@@ -74,6 +78,34 @@ def expected_calibration_error(
     return float(sum(gaps))
 
 
+def attainable(
+    batch: Batch,
+    prior: NDArray[np.float64],
+    own: Mapping[Modality, NDArray[np.float64]],
+    options: PairingOptions,
+) -> NDArray[np.float64]:
+    """The most that opinions alone allow when ``options.conflict`` of the pairs conflict, as ``train.pairing`` draws
+    them: the posterior over labels and over whether, and which, cues speak for another label. float64[n, labels].
+
+    ``p(y) [(1 - c) prod_m l_m(y) + c l_0(y) prod_{m>0} ((1 - t) l_m(y) + t sum_z q(z) l_m(z))]`` with the likelihoods
+    ``l_m = p_m / own_m``, the most trusted cue 0, t = TURNED, and q the labels that conflicting cues speak for.
+    """
+    said = conflicting_labels(prior, options)
+    agreeing = np.ones((len(batch.target), len(prior)))
+    conflicting = agreeing.copy()
+    led = np.zeros((len(batch.target), 1), bool)
+    for modality in TRUST:
+        index = MODALITIES.index(modality)
+        here = batch.quality[:, index, None] > 0
+        likelihood = np.where(here, np.exp(batch.log_probs[:, index].astype(np.float64)) / own[modality], 1.0)
+        drawn_anew = (1 - TURNED) * likelihood + TURNED * (likelihood @ said)[:, None]
+        agreeing *= likelihood
+        conflicting *= np.where(here & led, drawn_anew, likelihood)
+        led |= here
+    probs: NDArray[np.float64] = prior * ((1 - options.conflict) * agreeing + options.conflict * conflicting)
+    return probs / probs.sum(axis=1, keepdims=True)
+
+
 def evaluate(
     head: torch.nn.Module,
     fit: Mapping[Modality, Pool],
@@ -83,7 +115,10 @@ def evaluate(
     pairing: PairingOptions,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Synthetic pairs per subset, the same with conflicts, muxspace as it is."""
+    """Synthetic pairs per subset, and all cues with stated shares of conflicting pairs, of people in ``test``.
+
+    A row has the head, the product of experts, and the best member: the head given one of the cues alone.
+    """
     own = own_priors(fit, len(labels))
     clean = PairingOptions(conflict=0.0, noise=0.0, faded=0.0, scene=1.0)
     table: dict[str, Any] = {}
@@ -91,21 +126,35 @@ def evaluate(
         rng = np.random.default_rng((seed, number))
         batch = draw(test, len(labels), DRAWS, rng, clean, prior=prior, subset=subset)
         probs, weights = predict(head, batch)
-        row = {"ecmf": scores(probs, batch.target)}
-        row["product"] = scores(product_of_experts(batch, prior, own), batch.target)
-        row["weights"] = {
-            m: round(float(weights[:, i].mean()), 3) for i, m in enumerate(MODALITIES) if m in subset
+        row: dict[str, Any] = {
+            "ecmf": scores(probs, batch.target),
+            "product": scores(product_of_experts(batch, prior, own), batch.target),
+            "best_member": _best_member(head, batch, subset),
+            "weights": {
+                m: round(float(weights[:, i].mean()), 3) for i, m in enumerate(MODALITIES) if m in subset
+            },
         }
         table["+".join(m for m in MODALITIES if m in subset)] = row
-    rng = np.random.default_rng((seed, 999))
+    conflicts: dict[str, Any] = {}
     everything = frozenset(MODALITIES)
-    batch = draw(test, len(labels), DRAWS, rng, pairing, prior=prior, subset=everything)
-    probs, _ = predict(head, batch)
-    conflict = {"ecmf": scores(probs, batch.target)}
-    for member in ("face", "voice", "text"):
-        alone = _only(batch, member)
-        conflict[member] = scores(predict(head, alone)[0], batch.target)
-    return {"subsets": table, "conflict": conflict}
+    for number, share in enumerate(sorted({pairing.conflict, *CONFLICTS})):
+        stated = replace(clean, conflict=share, conflict_neutral=pairing.conflict_neutral)
+        rng = np.random.default_rng((seed, 999, number))
+        batch = draw(test, len(labels), DRAWS, rng, stated, prior=prior, subset=everything)
+        conflicts[f"{share:.0%}"] = {
+            "ecmf": scores(predict(head, batch)[0], batch.target),
+            "product": scores(product_of_experts(batch, prior, own), batch.target),
+            "attainable": scores(attainable(batch, prior, own, stated), batch.target),
+            **{m: scores(predict(head, _only(batch, m))[0], batch.target) for m in TRUST},
+        }
+    return {"subsets": table, "conflict": conflicts}
+
+
+def _best_member(head: torch.nn.Module, batch: Batch, subset: frozenset[Modality]) -> dict[str, Any]:
+    """Scores of the head given the one cue of ``subset`` that serves it best, and which that is."""
+    found = {m: scores(predict(head, _only(batch, m))[0], batch.target) for m in TRUST if m in subset}
+    best = max(found, key=lambda m: found[m]["weighted_f1"])
+    return {"modality": best, **found[best]}
 
 
 def _only(batch: Batch, modality: Modality) -> Batch:
@@ -113,25 +162,32 @@ def _only(batch: Batch, modality: Modality) -> Batch:
     return Batch(batch.cues, batch.log_probs, batch.quality * keep, batch.target)
 
 
-def paired(head: EcmfHead, face: Pool, scene: Pool, labels: int) -> dict[str, Any]:
-    """muxspace: each face with the frame it is in, against the face alone."""
-    n = len(face)
-    cues = {m: np.zeros((n, p), np.float32) for m, p in _widths(head).items()}
-    cues["face"], cues["scene"] = face.embedding, scene.embedding
-    log_probs = np.zeros((n, len(MODALITIES), labels), np.float32)
+def paired(
+    head: torch.nn.Module, face: Pool, scene: Pool, sizes: Mapping[Modality, int], labels: int
+) -> dict[str, Any]:
+    """muxspace: each face alone, and with the frame it is in."""
+    found = {}
+    for name, shown in (("muxspace, face", False), ("muxspace, face+scene", True)):
+        batch = really_paired(face, scene, sizes, labels, shown=shown)
+        found[name] = scores(predict(head, batch)[0], batch.target)
+    return found
+
+
+def really_paired(
+    face: Pool, scene: Pool, sizes: Mapping[Modality, int], labels: int, *, shown: bool
+) -> Batch:
+    """muxspace's faces; where ``shown`` with the frames they are in, the same rows of ``scene``.
+
+    sizes: embedding size per modality.
+    """
     assert face.probs is not None
-    log_probs[:, MODALITIES.index("face")] = np.log(np.maximum(face.probs, 1e-4))
-    quality = np.zeros((n, len(MODALITIES)), np.float32)
+    cues = {m: np.zeros((len(face), sizes[m]), np.float32) for m in MODALITIES}
+    log_probs = np.zeros((len(face), len(MODALITIES), labels), np.float32)
+    quality = np.zeros((len(face), len(MODALITIES)), np.float32)
+    cues["face"] = face.embedding
+    log_probs[:, MODALITIES.index("face")] = np.log(np.maximum(face.probs, FLOOR))
     quality[:, MODALITIES.index("face")] = face.quality
-    alone = Batch(cues, log_probs, quality.copy(), face.labels)
-    quality[:, MODALITIES.index("scene")] = scene.quality
-    both = Batch(cues, log_probs, quality, face.labels)
-    return {
-        "face": scores(predict(head, alone)[0], face.labels),
-        "face+scene": scores(predict(head, both)[0], face.labels),
-    }
-
-
-def _widths(head: EcmfHead) -> dict[Modality, int]:
-    labels = head.prior.shape[1]
-    return {m: layer.in_features - labels for m, layer in zip(MODALITIES, head.project, strict=True)}  # type: ignore[misc,operator]
+    if shown:
+        cues["scene"] = scene.embedding
+        quality[:, MODALITIES.index("scene")] = scene.quality
+    return Batch(cues, log_probs, quality, face.labels)

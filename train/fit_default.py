@@ -9,22 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle
 from ecmf.cue import MODALITIES, Modality
 from ecmf.errors import DataError, UsageError
 from ecmf.fusion import HeadOptions
 from ecmf.labels import EKMAN
+from train.calibrate_head import calibrate_across
 from train.evaluate_head import evaluate, paired
-from train.fit_head import FitOptions, calibrate, export_head, shipped_branches, train_head
+from train.fit_head import FitOptions, export_head, own_priors, shipped_branches, train_head
 from train.head_card import card
-from train.pairing import PairingOptions, Pool, draw
+from train.pairing import PairingOptions, Pool, draw, together
 from train.pools import Extraction, Split
 
-HALVES = 7
-"""Seed of the split of the fitting people into those for training and those for calibration."""
-CALIBRATION_SHARE = 0.3
-FEW = 10
 LICENCE = "Apache-2.0 code; weights CC BY-NC-SA 4.0, since the voice cues are RAVDESS's"
 
 
@@ -34,7 +32,8 @@ class Recipe:
 
     version: str
     prior: tuple[float, ...]
-    abstain_below: float
+    abstain_margin: float
+    """Above the likeliest label's prior: what an estimate must be surer than to be given as a label."""
     fit: FitOptions = field(default_factory=FitOptions)
 
 
@@ -52,9 +51,9 @@ def read_recipe(path: Path) -> Recipe:
     prior = tuple(float(p) for p in raw.pop("prior", (1 / len(EKMAN),) * len(EKMAN)))
     if len(prior) != len(EKMAN) or min(prior) < 0 or abs(sum(prior) - 1) > 1e-6:
         raise UsageError(f"{path}: prior {list(prior)} must be {len(EKMAN)} numbers from 0 that sum to 1")
-    abstain_below = float(raw.pop("abstain_below", 0.0))
+    abstain_margin = float(raw.pop("abstain_margin", 0.0))
     return Recipe(
-        version, prior, abstain_below, _options(FitOptions, raw, str(path), head=head, pairing=pairing)
+        version, prior, abstain_margin, _options(FitOptions, raw, str(path), head=head, pairing=pairing)
     )
 
 
@@ -77,41 +76,57 @@ def main(
     chosen = read_recipe(recipe)
     splits, muxspace_face = extract(Extraction(data, cache, offline))
     prior = np.array(chosen.prior)
-    training = {m: _halve(split.fit, first=True) for m, split in splits.items()}
-    held = {m: _halve(split.fit, first=False) for m, split in splits.items()}
+    fit = {m: split.fit for m, split in splits.items()}
     test = {m: split.test for m, split in splits.items()}
     checkpoint = (work or out.parent / f".{out.name}.work") / "head.pt"
-    head = train_head(training, EKMAN, prior, chosen.fit, checkpoint)
-    calibrate(head, held, EKMAN, prior, chosen.fit)
-    metrics = evaluate(head, training, test, EKMAN, prior, chosen.fit.pairing)
-    metrics["paired_muxspace"] = paired(head, muxspace_face.test, splits["scene"].test, len(EKMAN))
+    head = train_head(fit, EKMAN, prior, chosen.fit, checkpoint)
+    calibrate_across(head, fit, EKMAN, prior, chosen.fit, checkpoint)
+    metrics = evaluate(head, fit, test, EKMAN, prior, chosen.fit.pairing)
+    sizes = {m: test[m].embedding.shape[1] for m in MODALITIES}
+    metrics |= paired(head, muxspace_face.test, test["scene"], sizes, len(EKMAN))
     sample = draw(test, len(EKMAN), 8, np.random.default_rng(1), chosen.fit.pairing, prior=prior)
     branches = shipped_branches()
+    priors = {"webcam": prior, "corpus": corpus_prior(fit)}
     return export_head(
         head,
         out,
         EKMAN,
-        {m: test[m].embedding.shape[1] for m in MODALITIES},
+        sizes,
         version=chosen.version,
         licence=LICENCE,
-        training_data=_provenance(training),
+        training_data=_provenance(fit),
         metrics=metrics,
         extra={
-            "abstain_below": chosen.abstain_below,
-            "prior": dict(zip(EKMAN, chosen.prior, strict=True)),
+            "abstain_margin": chosen.abstain_margin,
+            "prior": _named(prior),
+            "priors": {name: _named(probs) for name, probs in priors.items()},
             "branches": branches,
             "pairing": "synthetic: cues of different people that share a label; shows no cross-modal gain",
         },
-        card=card(chosen, metrics, branches, {m: len(p) for m, p in training.items()}),
+        card=card(chosen, metrics, branches, {m: len(p) for m, p in fit.items()}, priors),
         sample=sample,
     )
 
 
+def corpus_prior(pools: Mapping[Modality, Pool]) -> NDArray[np.float64]:
+    """How often each label is meant in the corpora, the mean of faces, voices and texts: float64[labels]."""
+    mean: NDArray[np.float64] = np.mean(list(own_priors(pools, len(EKMAN)).values()), axis=0)
+    return mean
+
+
+def _named(probs: NDArray[np.float64]) -> dict[str, float]:
+    return {label: round(float(p), 4) for label, p in zip(EKMAN, probs, strict=True)}
+
+
 def extract(extraction: Extraction) -> tuple[dict[Modality, Split], Split]:
-    """Pools per modality, and muxspace's faces in the rows of the scene pools."""
+    """Pools per modality, and muxspace's faces in the rows of the scene pools.
+
+    Faces to fit are FER+'s and muxspace's; those to measure are FER+'s, muxspace's come beside them.
+    """
     muxspace_face, scene = extraction.frames()
+    faces = extraction.faces()
     splits: dict[Modality, Split] = {
-        "face": extraction.faces(),
+        "face": Split(together(faces.fit, muxspace_face.fit), faces.test),
         "scene": scene,
         "voice": extraction.voices(),
         "text": extraction.texts(),
@@ -123,24 +138,12 @@ def extract(extraction: Extraction) -> tuple[dict[Modality, Split], Split]:
     return splits, muxspace_face
 
 
-def _halve(pool: Pool, *, first: bool) -> Pool:
-    """The fitting people, split once more: most to train on, the others to calibrate on.
-
-    With fewer than FEW people (voices) cues are split instead: five temperatures can hardly remember a speaker.
-    """
-    people = np.unique(pool.group)
-    if len(people) < FEW:
-        rows = np.random.default_rng(HALVES).random(len(pool)) < CALIBRATION_SHARE
-        return pool.take(np.flatnonzero(~rows if first else rows))
-    order = np.random.default_rng(HALVES).permutation(len(people))
-    held = set(people[order[: max(1, round(CALIBRATION_SHARE * len(people)))]].tolist())
-    inside = np.array([name in held for name in pool.group.tolist()])
-    return pool.take(np.flatnonzero(~inside if first else inside))
-
-
 def _provenance(pools: Mapping[Modality, Pool]) -> list[dict[str, Any]]:
     what = {
-        "face": ("FER+ valid", "labels MIT; pictures FER2013, research use"),
+        "face": (
+            "FER+ valid; muxspace/facial_expressions, valid people",
+            "FER+ labels MIT, its pictures FER2013, research use; muxspace Apache-2.0",
+        ),
         "scene": ("muxspace/facial_expressions, valid people", "Apache-2.0; pictures from LFW and the web"),
         "voice": ("RAVDESS and EMO-DB, held-out speakers", "CC BY-NC-SA 4.0; research use"),
         "text": ("MELD dev", "GPL-3 repository; TV dialogue"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,13 @@ from ecmf.bundle import SHIPPED, Bundle, Manifest, Port, load_bundle, write_bund
 from ecmf.cue import MODALITIES, Modality
 from ecmf.fusion import EcmfHead, HeadOptions
 from train.descent import descend
-from train.pairing import TRUST, Batch, PairingOptions, Pool, draw
+from train.pairing import TRUST, TURNED, Batch, PairingOptions, Pool, conflicting_labels, draw
 from train.traces import remove_traces
+
+VERSION = 2
+"""Raise it when the head changes, so that old checkpoints are not gone on from."""
+SHRINK = 0.05
+"""Weight of a squared logarithm of a temperature, in nats: as if it were known to 0.2 from some hundred cues."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class FitOptions:
     weight_decay: float = 0.05
     seed: int = 0
     calibration: int = 20_000
-    """Pairs drawn from the calibration people to fit the temperature."""
+    """Pairs drawn to fit the temperatures, over all subsets and folds."""
     head: HeadOptions = field(default_factory=HeadOptions)
     pairing: PairingOptions = field(default_factory=PairingOptions)
 
@@ -52,16 +57,18 @@ def train_head(
     prior: NDArray[np.float64],
     options: FitOptions,
     checkpoint: Path | None = None,
+    *,
+    what: str = "fusion head",
 ) -> EcmfHead:
     """Fit a head on synthetic pairs. With ``checkpoint`` it resumes after a kill and gives the same result."""
     torch.manual_seed(options.seed)
     head = EcmfHead({m: pools[m].embedding.shape[1] for m in MODALITIES}, len(labels), options.head)
-    head.start_from(*_priors(pools, prior))
+    start(head, pools, prior, options.pairing)
 
     def sample(rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
         return tensors(draw(pools, len(labels), options.batch, rng, options.pairing, prior=prior))
 
-    descend(head, sample, options, checkpoint, _fingerprint(pools, prior, options))
+    descend(head, sample, options, checkpoint, _fingerprint(pools, prior, options), what=what)
     return head
 
 
@@ -73,54 +80,51 @@ def own_priors(pools: Mapping[Modality, Pool], labels: int) -> dict[Modality, ND
     return {m: n / n.sum() for m, n in counts.items()}
 
 
-def _priors(pools: Mapping[Modality, Pool], prior: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    """float32[4, L] and float32[L] for ``EcmfHead.start_from``.
-
-    Half of each branch's own prior is taken to be even: dividing by a corpus's 0.5 % of disgust would turn a branch's
-    faintest doubt into an opinion.
-    """
+def start(
+    head: EcmfHead, pools: Mapping[Modality, Pool], prior: NDArray[np.float64], pairing: PairingOptions
+) -> None:
+    """Begin as the mixture of hypotheses that the pairs are drawn from."""
     own = np.ones((len(MODALITIES), len(prior)))
     for modality, share in own_priors(pools, len(prior)).items():
-        own[MODALITIES.index(modality)] = 0.5 * share + 0.5 / len(prior)
-    return torch.from_numpy(own).float(), torch.from_numpy(np.maximum(prior, 1e-4)).float()
-
-
-def calibrate(
-    head: EcmfHead,
-    pools: Mapping[Modality, Pool],
-    labels: Sequence[str],
-    prior: NDArray[np.float64],
-    options: FitOptions,
-) -> None:
-    """Fit the head's temperature on synthetic pairs, without conflict or noise, of people it was not trained on."""
-    rng = np.random.default_rng((options.seed, 2**31))
-    pairing = replace(options.pairing, conflict=0.0, noise=0.0)
-    calibrate_on(head, draw(pools, len(labels), options.calibration, rng, pairing, prior=prior))
+        own[MODALITIES.index(modality)] = share
+    off = np.zeros((len(MODALITIES), len(MODALITIES)))
+    for place, trusted in enumerate(TRUST):
+        for other in TRUST[place + 1 :]:
+            off[MODALITIES.index(other), MODALITIES.index(trusted)] = pairing.conflict * TURNED
+    floor = np.maximum(prior, 1e-4)
+    idle = conflicting_labels(floor, pairing)
+    head.start_from(*(torch.from_numpy(each).float() for each in (own, floor, off, idle)))
 
 
 def calibrate_on(head: EcmfHead, batch: Batch) -> None:
-    """Fit the temperature, log-linear in the qualities (Guo et al. 2017, arXiv 1706.04599, with one weight a cue)."""
+    """Fit the temperatures on cues that the head was not trained on."""
     inputs, target = tensors(batch)
     head.eval()
     with torch.no_grad():
         logits, _ = head(**inputs)
-        logits = logits * torch.exp(_scale(head.temperature, inputs["quality"]))
-    scale = head.temperature.detach().clone().requires_grad_()
+        logits = logits * torch.exp(head.corners(inputs["quality"]) @ head.temperature).unsqueeze(-1)
+    fit_temperature(head, logits, inputs["quality"], target)
+
+
+def fit_temperature(head: EcmfHead, logits: Tensor, quality: Tensor, target: Tensor) -> None:
+    """One temperature for all and one for each subset of face, voice and text (Guo et al. 2017, arXiv 1706.04599).
+
+    logits: float32[n, L] at temperature 1. What a subset alone would need is drawn towards what all need: few people
+    stand behind it.
+    """
+    corners = head.corners(quality)
+    scale = torch.zeros_like(head.temperature, requires_grad=True)
     optimiser = torch.optim.LBFGS([scale], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = functional.cross_entropy(logits * torch.exp(-_scale(scale, inputs["quality"])), target)
-        loss = loss + 1e-3 * scale.square().sum()
-        loss.backward()
+        loss = functional.cross_entropy(logits * torch.exp(-(corners @ scale)).unsqueeze(-1), target)
+        loss = loss + SHRINK * (scale[1:].square().sum() / (len(scale) - 1) + 0.1 * scale[0].square())
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     head.temperature.data.copy_(scale.detach())
-
-
-def _scale(temperature: Tensor, quality: Tensor) -> Tensor:
-    return temperature[0] + (quality * temperature[1:]).sum(-1, keepdim=True)
 
 
 def shipped_branches() -> dict[str, str]:
@@ -226,7 +230,7 @@ def write_graph(
 
 
 def _fingerprint(pools: Mapping[Modality, Pool], prior: NDArray[np.float64], options: FitOptions) -> str:
-    digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([VERSION, asdict(options)], sort_keys=True).encode())
     digest.update(prior.tobytes())
     for modality in MODALITIES:
         digest.update(np.ascontiguousarray(pools[modality].embedding).tobytes())

@@ -19,6 +19,9 @@ from ecmf.head import FLOOR
 TRUST: tuple[Modality, ...] = ("face", "voice", "text")
 """Under conflict the label is that of the first of these that is present."""
 
+TURNED = 0.7
+"""How likely each less trusted cue of a conflicting sample is drawn anew."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -48,6 +51,18 @@ class Pool:
         )
 
 
+def together(first: Pool, second: Pool) -> Pool:
+    """The cues of two pools that both have probabilities."""
+    assert first.probs is not None and second.probs is not None
+    return Pool(
+        np.concatenate([first.embedding, second.embedding]),
+        np.concatenate([first.probs, second.probs]),
+        np.concatenate([first.quality, second.quality]),
+        np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.group, second.group]),
+    )
+
+
 @dataclass(frozen=True)
 class PairingOptions:
     conflict: float = 0.3
@@ -70,6 +85,13 @@ class Batch:
     log_probs: NDArray[np.float32]
     quality: NDArray[np.float32]
     target: NDArray[np.int64]
+
+
+def conflicting_labels(prior: NDArray[np.float64], options: PairingOptions) -> NDArray[np.float64]:
+    """What a cue that is drawn anew speaks for, float64[labels]: the first label (neutral) or as the prior has it."""
+    neutral = np.eye(len(prior))[0]
+    said: NDArray[np.float64] = options.conflict_neutral * neutral + (1 - options.conflict_neutral) * prior
+    return said
 
 
 def draw(
@@ -104,7 +126,7 @@ def draw(
         else:
             wanted = target.copy()
             trusted = _leader(present) == index
-            other = conflict & ~trusted & (rng.random(size) < 0.7)
+            other = conflict & ~trusted & (rng.random(size) < TURNED)
             neutral = rng.random(size) < options.conflict_neutral
             wanted[other] = np.where(neutral, 0, rng.choice(labels, size=size, p=prior))[other]
             order, first, count = rows[modality]

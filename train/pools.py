@@ -123,6 +123,8 @@ class Extraction:
         pictures = [corpus.picture(row) for row in range(len(corpus.name))]
         crops = self._crops(source, pictures, branch.size, face_crops.PHOTO_VIEW)
         labels = [_label(FERPLUS[label]) for label in corpus.label]
+        # both pools have the rows in which a face was found, so both depend on them
+        found = hashlib.sha256(np.packbits(crops.aligned).tobytes()).hexdigest()
 
         def rows(split: str) -> NDArray[np.int64]:
             return np.flatnonzero((corpus.split == split) & crops.aligned)
@@ -143,8 +145,8 @@ class Extraction:
             return pool_of(cues, [labels[row] for row in chosen], [corpus.person[row] for row in chosen])
 
         return (
-            self._split("muxspace-face", branch.bundle, make_face, "valid", "test"),
-            self._split("scene", scenes.bundle, make_scene, "valid", "test"),
+            self._split("muxspace-face", branch.bundle, make_face, "valid", "test", found),
+            self._split("scene", scenes.bundle, make_scene, "valid", "test", found),
         )
 
     def voices(self) -> Split:
@@ -194,8 +196,13 @@ class Extraction:
 
         return self._split("text", branch.bundle, make, "dev", "test")
 
-    def _split(self, name: str, bundle: Bundle, make: Callable[[str], Pool], fit: str, test: str) -> Split:
-        pools = [cached(self.cache, f"{name}-{s}", (bundle.sha256, s), partial(make, s)) for s in (fit, test)]
+    def _split(
+        self, name: str, bundle: Bundle, make: Callable[[str], Pool], fit: str, test: str, *more: str
+    ) -> Split:
+        pools = [
+            cached(self.cache, f"{name}-{s}", (bundle.sha256, s, *more), partial(make, s))
+            for s in (fit, test)
+        ]
         return Split(*pools)
 
     def _crops(

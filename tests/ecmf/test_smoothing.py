@@ -103,3 +103,9 @@ def test_reset_forgets() -> None:
     smoother.reset()
     smoothed, label = smoother.update(one_hot(1), 0)
     assert label == "happiness" and smoothed[1] == 1
+
+
+def test_after_a_long_gap_the_label_is_not_held_on_to() -> None:
+    smoother = Smoother(EKMAN)
+    fed(smoother, one_hot(SADNESS, 0.9), 0, 3)
+    assert smoother.update(one_hot(HAPPINESS, 0.6), 9 * S)[1] == "happiness"

@@ -21,7 +21,7 @@ DATA = compare.Data(pools(3, 300), pools(4, 300), None)
 
 def test_every_method_has_a_value_in_every_condition_it_can_serve() -> None:
     found = compare.compare(DATA, LABELS, EVEN, FIT, seeds=2, draws=300)
-    assert len(found) == 14 + 1
+    assert len(found) == 14 + 3
     trained = {method.name for method in compare.METHODS}
     everything = found["face+scene+voice+text"]
     assert set(everything) == trained | set(compare.UNTRAINED)

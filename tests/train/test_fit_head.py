@@ -14,9 +14,10 @@ from ecmf.cue import MODALITIES, Cue
 from ecmf.fusion import EcmfHead
 from ecmf.head import FusionHead
 from train import fit_head
-from train.evaluate_head import own_priors, predict, product_of_experts, scores
-from train.fit_head import FitOptions, calibrate, export_head, tensors, train_head
-from train.pairing import PairingOptions, draw
+from train.calibrate_head import FOLDS, calibrate_across, split_people
+from train.evaluate_head import attainable, own_priors, predict, product_of_experts, scores
+from train.fit_head import FitOptions, calibrate_on, export_head, start, tensors, train_head
+from train.pairing import Batch, PairingOptions, draw
 
 NAMES = ("calm", "bored", "thrilled")
 CLEAN = PairingOptions(conflict=0.0, noise=0.0, faded=0.0, scene=1.0)
@@ -30,13 +31,84 @@ def head() -> EcmfHead:
     return train_head(FIT, NAMES, EVEN, OPTIONS)
 
 
-def test_an_untrained_head_is_the_product_of_experts() -> None:
+def one(modality: str, probs: np.ndarray, quality: float = 1.0) -> dict[str, tuple[np.ndarray, float]]:
+    return {modality: (probs, quality)}
+
+
+def asked(head: EcmfHead, cues: dict[str, tuple[np.ndarray, float]]) -> tuple[np.ndarray, dict[str, float]]:
+    """Probabilities and weights of a head for opinions alone: every embedding is zero."""
+    log_probs = np.zeros((1, len(MODALITIES), LABELS), np.float32)
+    quality = np.zeros((1, len(MODALITIES)), np.float32)
+    for modality, (probs, trust) in cues.items():
+        log_probs[0, MODALITIES.index(modality)] = np.log(probs)  # type: ignore[arg-type]
+        quality[0, MODALITIES.index(modality)] = trust  # type: ignore[arg-type]
+    empty = {m: np.zeros((1, size), np.float32) for m, size in DIMS.items()}
+    found, weights = predict(head, Batch(empty, log_probs, quality, np.zeros(1, np.int64)))
+    return found[0], dict(zip(MODALITIES, weights[0].tolist(), strict=True))
+
+
+def untrained(conflict: float) -> EcmfHead:
     torch.manual_seed(0)
     fresh = EcmfHead(DIMS, LABELS).eval()
-    batch = draw(TEST, LABELS, 200, np.random.default_rng(0), CLEAN, prior=EVEN, subset=frozenset(MODALITIES))
+    even = {m: dataclasses.replace(p, labels=np.arange(len(p)) % LABELS) for m, p in FIT.items()}
+    start(fresh, even, EVEN, PairingOptions(conflict=conflict, conflict_neutral=0.0))
+    return fresh
+
+
+SURE = {label: np.where(np.arange(LABELS) == label, 0.9, 0.05) for label in range(LABELS)}
+
+
+def test_an_untrained_head_without_doubt_is_the_product_of_experts() -> None:
+    batch = draw(TEST, LABELS, 400, np.random.default_rng(0), CLEAN, prior=EVEN, subset=frozenset(MODALITIES))
     batch.quality[batch.quality > 0] = 1.0
     product = product_of_experts(batch, EVEN, dict.fromkeys(("face", "voice", "text"), EVEN))
+    fresh = untrained(0.0)
+    doubtful = predict(fresh, batch)[0]
+    assert (doubtful.argmax(axis=1) == product.argmax(axis=1)).mean() > 0.97
+    with torch.no_grad():
+        fresh.doubt.fill_(-20.0)
     np.testing.assert_allclose(predict(fresh, batch)[0], product, atol=2e-3)
+
+
+def test_cues_that_agree_strengthen_each_other_and_one_that_contradicts_falls_silent() -> None:
+    head = untrained(0.5)
+    alone, _ = asked(head, one("face", SURE[1]))
+    agreeing, even = asked(head, one("face", SURE[1]) | one("voice", SURE[1]))
+    contradicting, uneven = asked(head, one("face", SURE[1]) | one("voice", SURE[2]))
+    assert agreeing[1] > alone[1] + 0.05
+    assert contradicting.argmax() == 1 and contradicting[1] > 0.6
+    assert uneven["voice"] < 0.7 * even["voice"] and uneven["face"] > even["face"]
+
+
+def test_a_cue_that_says_nothing_weighs_next_to_nothing_and_changes_nothing() -> None:
+    head = untrained(0.2)
+    before, _ = asked(head, one("face", SURE[1]))
+    after, weights = asked(head, one("face", SURE[1]) | one("text", EVEN))
+    np.testing.assert_allclose(after, before, atol=1e-3)
+    assert weights["text"] < 0.1 < 0.9 < weights["face"]
+
+
+def test_quality_lowers_a_weight_without_a_jump_down_to_nothing(head: EcmfHead) -> None:
+    face = one("face", SURE[1])
+    steps = [asked(head, face | one("voice", SURE[1], q)) for q in (*np.linspace(1, 0.001, 400), 0.0)]
+    weights = np.array([weights["voice"] for _, weights in steps])
+    assert (np.diff(weights) <= 1e-6).all() and weights[0] > 0.2 and weights[-2] < 0.01 and weights[-1] == 0
+    assert np.abs(np.diff(weights)).max() < 0.02
+    assert np.abs(np.diff([probs for probs, _ in steps], axis=0)).max() < 0.02
+
+
+def test_what_is_attainable_is_the_product_without_conflict_and_more_with_it() -> None:
+    own = own_priors(FIT, LABELS)
+    clean = draw(TEST, LABELS, 500, np.random.default_rng(1), CLEAN, prior=EVEN, subset=frozenset(MODALITIES))
+    np.testing.assert_allclose(
+        attainable(clean, EVEN, own, CLEAN), product_of_experts(clean, EVEN, own), atol=1e-6
+    )
+    conflicting = dataclasses.replace(CLEAN, conflict=1.0)
+    batch = draw(
+        TEST, LABELS, 3000, np.random.default_rng(2), conflicting, prior=EVEN, subset=frozenset(MODALITIES)
+    )
+    best = scores(attainable(batch, EVEN, own, conflicting), batch.target)["weighted_f1"]
+    assert best > scores(product_of_experts(batch, EVEN, own), batch.target)["weighted_f1"] + 0.02
 
 
 def test_a_trained_head_comes_near_the_best_possible(head: EcmfHead) -> None:
@@ -101,13 +173,35 @@ def test_calibration_mends_overconfidence(head: EcmfHead) -> None:
     sure.load_state_dict(head.state_dict())
     with torch.no_grad():
         sure.temperature[0] = -1.5  # logits times 4.5
-    batch = draw(TEST, LABELS, 3000, np.random.default_rng(8), CLEAN, prior=EVEN, subset=frozenset({"text"}))
+    rng = np.random.default_rng(8)
+    subset = frozenset({"text"})
+    batch = draw(TEST, LABELS, 3000, rng, CLEAN, prior=EVEN, subset=subset)
     before = scores(predict(sure, batch)[0], batch.target)
-    calibrate(sure, TEST, NAMES, EVEN, OPTIONS)
+    calibrate_on(sure, draw(TEST, LABELS, 3000, rng, CLEAN, prior=EVEN, subset=subset))
     after = scores(predict(sure, batch)[0], batch.target)
     assert before["ece"] > 0.15
     assert after["ece"] < 0.06
     assert after["accuracy"] == before["accuracy"]
+
+
+def test_nobody_calibrates_a_head_that_was_trained_on_them(tmp_path: Path) -> None:
+    seen = set()
+    for fold in range(FOLDS):
+        rest, held = split_people(FIT, fold)
+        for modality in MODALITIES:
+            assert not set(rest[modality].group) & set(held[modality].group)
+            assert len(rest[modality]) + len(held[modality]) == len(FIT[modality])
+        seen |= set(held["face"].group)
+    assert seen == set(FIT["face"].group)
+    few = dataclasses.replace(OPTIONS, steps=60, calibration=4200)
+    fitted = train_head(FIT, NAMES, EVEN, few)
+    calibrate_across(fitted, FIT, NAMES, EVEN, few, tmp_path / "head.pt")
+    assert len(list(tmp_path.glob("fold-*.pt"))) == FOLDS
+    for subset in ({"face"}, {"voice"}, {"text"}, {"face", "voice", "text"}):
+        batch = draw(
+            TEST, LABELS, 3000, np.random.default_rng(9), CLEAN, prior=EVEN, subset=frozenset(subset)
+        )  # type: ignore[arg-type]
+        assert scores(predict(fitted, batch)[0], batch.target)["ece"] < 0.05
 
 
 def test_the_bundle_runs_in_the_engine_as_in_torch(head: EcmfHead, tmp_path: Path) -> None:
