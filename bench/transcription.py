@@ -32,7 +32,7 @@ from ecmf.transcribe import Transcriber, TranscriberSettings
 from ecmf.vad import BLOCK, SAMPLE_RATE, SpeechDetector
 
 SYSTEMS = ("ecmf", "agreement", "whole")
-AGREEMENT = TranscriberSettings(hop_s=1.0, margin_s=0.0, alone_s=float("inf"))
+AGREEMENT = TranscriberSettings(hop_s=1.0, margin_s=0.0, alone_s=float("inf"), sure_s=float("inf"))
 """The rule of LocalAgreement-2 with the pace that whisper_streaming comes with, by our decoder."""
 
 

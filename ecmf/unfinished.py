@@ -21,10 +21,13 @@ class TranscriberSettings:
 
     hop_s: float = 0.5
     """New audio before the next pass while somebody speaks."""
-    margin_s: float = 0.3
+    margin_s: float = 0.25
     """Audio that must lie behind a word's end before it is settled while speech goes on ..."""
     alone_s: float = 1.0
-    """... and so much if the pass before read another word there."""
+    """... and so much if the pass before read another word there ..."""
+    sure_s: float = 0.4
+    """... but only so much if the decoder gives the word a probability of ``sure``."""
+    sure: float = 0.9
     longest_s: float = 10.0
     """Window length at which settled audio is cut off."""
     lag_s: float = 20.0
@@ -92,7 +95,8 @@ class Unfinished:
             timeless = unit.end_s - unit.start_s < 1.5 * SECONDS_PER_STATE and not unit.punctuation
             if timeless and not agreed:  # a stutter of the decoder, not a word
                 return index
-            if seconds - unit.end_s < (settings.margin_s if agreed else settings.alone_s):
+            alone_s = settings.sure_s if unit.probability >= settings.sure else settings.alone_s
+            if seconds - unit.end_s < (settings.margin_s if agreed else alone_s):
                 return index
         return len(units)
 
