@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-DWELL = 4.0
+DWELL = 2.0
 """How long an expressed emotion is taken to last, in time constants."""
 HYSTERESIS = 0.03
 """Confidence counts as enough from this far above a threshold, and as too little from this far below."""
@@ -25,30 +25,23 @@ class SmoothingOptions:
     tau_s: float = 0.25
     """Time constant: after a step, the mean is 63 % of the way in ``tau_s`` seconds; what is seen within it counts as
     evidence once, since neighbouring frames show nearly the same."""
-    margin: float = 0.8
+    margin: float = 0.7
     """A label gives way only to one that the filter believes in this much more."""
 
 
 class Smoother:
     """State of one person; works at any message rate."""
 
-    def __init__(
-        self,
-        labels: Sequence[str],
-        options: SmoothingOptions | None = None,
-        prior: NDArray[np.floating] | None = None,
-    ) -> None:
-        """``prior``: float[labels], what is likely before anything is seen; even when None."""
+    def __init__(self, labels: Sequence[str], options: SmoothingOptions | None = None) -> None:
         self._labels = tuple(labels)
         self._options = options or SmoothingOptions()
-        even = np.full(len(self._labels), 1 / len(self._labels))
-        self._prior = even if prior is None else np.asarray(prior, np.float64)
+        self._even = np.full(len(self._labels), 1 / len(self._labels))
         self.reset()
 
     def reset(self) -> None:
         """Forget the past: the next update starts anew."""
         self._mean: NDArray[np.float64] | None = None
-        self._belief = self._prior
+        self._belief = self._even
         self._label: int | None = None
         self._t_ns = 0
         self._sure = False
@@ -71,9 +64,9 @@ class Smoother:
         self.certainty += step * (float(target.max()) - self.certainty)
         self._t_ns = max(t_ns, self._t_ns)
         stay = math.exp(-elapsed_s / (DWELL * tau_s))
-        expected = stay * self._belief + (1.0 - stay) * self._prior
-        evidence = np.maximum(target, 1e-6) / self._prior
-        believed = expected * evidence ** min(1.0, elapsed_s / tau_s)
+        expected = stay * self._belief + (1.0 - stay) * self._even
+        # the estimates with the prior in them: so what leads in the mean for long also becomes the label
+        believed = expected * np.maximum(target, 1e-6) ** min(1.0, elapsed_s / tau_s)
         self._belief = believed / believed.sum()
         if elapsed_s > DWELL * tau_s:
             self._label = None  # after such a gap nothing is held on to

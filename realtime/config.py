@@ -182,7 +182,7 @@ class Pace:
             high=1,
             only_in_file=True,
         ),
-    ] = 0.8
+    ] = 0.7
 
 
 @dataclass(frozen=True)

@@ -221,9 +221,7 @@ class Estimator:
                 self._states(cues, {}, {}, now_ns), face.bbox if face else None, stages,
             )  # fmt: skip
         began = self._perf()
-        smoother = self._smoothers.setdefault(
-            person, Smoother(self._head.labels, self._smoothing, self._head.prior.probs)
-        )
+        smoother = self._smoothers.setdefault(person, Smoother(self._head.labels, self._smoothing))
         smoothed, label = smoother.update(fused.probs, now_ns)
         stages["smoothing"] = (self._perf() - began) * 1e3
         states = self._states(cues, fused.weights, fused.quality, now_ns)

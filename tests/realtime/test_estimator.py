@@ -13,7 +13,6 @@ from ecmf.branches.face.blendshapes import NAMES
 from ecmf.cue import Cue, Modality
 from ecmf.head import EVIDENCE, EXPERTS, MAX_AGE_S, Fused, aged_quality
 from ecmf.labels import EKMAN
-from ecmf.prior import Prior
 from realtime.estimator import Decision, Estimator, Pace, Report
 from realtime.speaker import SHAPES, Activity
 
@@ -27,7 +26,6 @@ class ProductHead:
     labels = EKMAN
     max_age_s = MAX_AGE_S
     abstain_below = 0.0
-    prior = Prior(np.full(len(EKMAN), 1 / len(EKMAN)), np.zeros(len(EKMAN)))
 
     def usable(self, cues: Mapping[Modality, Cue], t_ns: int) -> dict[Modality, float]:
         aged = {m: aged_quality(c, t_ns, self.max_age_s[m]) for m, c in cues.items()}
