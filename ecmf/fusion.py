@@ -71,8 +71,8 @@ class EcmfHead(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         for projection, names in zip(self.project, EXPERTS.tolist(), strict=True):
-            if not names:  # context says nothing until it has been learned what it says
-                nn.init.zeros_(projection.weight)
+            if not names and isinstance(projection, nn.Linear):
+                nn.init.zeros_(projection.weight)  # context says nothing until it is learned what it says
 
     def start_from(
         self, own: Tensor, prior: Tensor, off: Tensor | None = None, idle: Tensor | None = None

@@ -10,7 +10,7 @@ import pytest
 import torch
 from synthetic import EVEN, LABELS, pools
 
-from ecmf.cue import MODALITIES, Cue
+from ecmf.cue import MODALITIES, Cue, Modality
 from ecmf.fusion import EcmfHead
 from ecmf.head import FusionHead
 from train import fit_head
@@ -49,7 +49,8 @@ def asked(head: EcmfHead, cues: dict[str, tuple[np.ndarray, float]]) -> tuple[np
 
 def untrained(conflict: float) -> EcmfHead:
     torch.manual_seed(0)
-    fresh = EcmfHead(DIMS, LABELS).eval()
+    sizes: dict[str, int] = {m: size for m, size in DIMS.items()}
+    fresh = EcmfHead(sizes, LABELS).eval()
     even = {m: dataclasses.replace(p, labels=np.arange(len(p)) % LABELS) for m, p in FIT.items()}
     start(fresh, even, EVEN, PairingOptions(conflict=conflict, conflict_neutral=0.0))
     return fresh
@@ -174,7 +175,7 @@ def test_calibration_mends_overconfidence(head: EcmfHead) -> None:
     with torch.no_grad():
         sure.temperature[0] = -1.5  # logits times 4.5
     rng = np.random.default_rng(8)
-    subset = frozenset({"text"})
+    subset: frozenset[Modality] = frozenset({"text"})
     batch = draw(TEST, LABELS, 3000, rng, CLEAN, prior=EVEN, subset=subset)
     before = scores(predict(sure, batch)[0], batch.target)
     calibrate_on(sure, draw(TEST, LABELS, 3000, rng, CLEAN, prior=EVEN, subset=subset))
@@ -197,10 +198,11 @@ def test_nobody_calibrates_a_head_that_was_trained_on_them(tmp_path: Path) -> No
     fitted = train_head(FIT, NAMES, EVEN, few)
     calibrate_across(fitted, FIT, NAMES, EVEN, few, tmp_path / "head.pt")
     assert len(list(tmp_path.glob("fold-*.pt"))) == FOLDS
-    for subset in ({"face"}, {"voice"}, {"text"}, {"face", "voice", "text"}):
+    asked_of: tuple[tuple[Modality, ...], ...] = (("face",), ("voice",), ("text",), ("face", "voice", "text"))
+    for subset in asked_of:
         batch = draw(
             TEST, LABELS, 3000, np.random.default_rng(9), CLEAN, prior=EVEN, subset=frozenset(subset)
-        )  # type: ignore[arg-type]
+        )
         assert scores(predict(fitted, batch)[0], batch.target)["ece"] < 0.05
 
 
