@@ -41,10 +41,10 @@ def card(
 ECMF's fusion (arXiv 2508.05991): four cue tokens, self-attention with a residual from the projected originals, readable
 weights. The attention decides how far each cue is believed to speak of the emotion at all; under that belief the
 branches' calibrated opinions are multiplied: `p(y) ~ prior(y) * prod_m [s_m * l_m(y) + (1 - s_m) * o_m]`, where
-`l_m(y)` is what cue m says of label y relative to not knowing, `s_m` how likely it is that the cue speaks, and `o_m` how well
-the cue fits to somebody whose voice or words are merely off, mostly neutral. Cues that agree multiply fully; one that
-clearly contradicts a more trusted one falls silent. A cue's weight is its share in what moved the estimate away from
-the prior: a cue that says nothing, is contradicted, old or poorly seen weighs little.
+`l_m(y)` is what cue m says of label y relative to not knowing, `s_m` how likely it is that the cue speaks, and `o_m`
+how well the cue fits to somebody whose voice or words are merely off, mostly neutral. Cues that agree multiply fully;
+one that clearly contradicts a more trusted one falls silent. A cue's weight is its share in what moved the estimate
+away from the prior: a cue that says nothing, is contradicted, old or poorly seen weighs little.
 
 Reads the branches {", ".join(branches.values())} and EfficientNet-lite0's scene embedding; it does not fit others.
 

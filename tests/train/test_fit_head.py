@@ -49,7 +49,7 @@ def asked(head: EcmfHead, cues: dict[str, tuple[np.ndarray, float]]) -> tuple[np
 
 def untrained(conflict: float) -> EcmfHead:
     torch.manual_seed(0)
-    sizes: dict[str, int] = {m: size for m, size in DIMS.items()}
+    sizes = {str(m): size for m, size in DIMS.items()}
     fresh = EcmfHead(sizes, LABELS).eval()
     even = {m: dataclasses.replace(p, labels=np.arange(len(p)) % LABELS) for m, p in FIT.items()}
     start(fresh, even, EVEN, PairingOptions(conflict=conflict, conflict_neutral=0.0))
