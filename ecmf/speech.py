@@ -106,6 +106,17 @@ class SpeechEncoder:
         layers = {k: outputs[f"layer_{k}"][0, :real] for k in LAYERS}
         return SpeechStates(outputs["last"], layers, seconds)
 
+    def prepare(self, longest_s: float) -> None:
+        """Encode silence of every length up to ``longest_s``, downwards and upwards again.
+
+        An engine takes memory when it first meets a length, and some more when a longer one follows a shorter: so it
+        is all taken now instead of bit by bit over the hours. For 10 s about half a second of one core.
+        """
+        last = bucket_samples(round(min(longest_s, BUCKETS_S[-1]) * SAMPLE_RATE)) // SAMPLE_RATE
+        lengths = [bucket - PADDING_S for bucket in BUCKETS_S if PADDING_S < bucket <= last]
+        for seconds in (*reversed(lengths), *lengths):
+            self.encode(np.zeros(round(seconds * SAMPLE_RATE), np.float32))
+
 
 def bucket_samples(samples: int) -> int:
     """Length of the padded audio, in samples, for ``samples`` of real audio (at most 30 s)."""

@@ -141,6 +141,13 @@ class Hearing:
             )
             self.engines["words"] = EngineUse(backend="ctranslate2", precision="int8", fallback=fallback)
 
+    def prepare(self) -> None:
+        """Meet every usual length of sound before the first real one, so that memory does not grow while it runs."""
+        if self._transcriber is not None:
+            self._words_encoder.prepare(self._transcriber.settings.longest_s)
+        if self._transcriber is None or self._words_encoder is not self._encoder:
+            self._encoder.prepare(WINDOW_S)
+
     @property
     def words_hop_s(self) -> float:
         """New sound before the words are read again, while somebody speaks; 0 without words."""

@@ -178,6 +178,7 @@ class Listen:
 
     def __call__(self, shift: Shift) -> None:
         stage = self._build()
+        stage.prepare()
         ring = self._ring
         position, before = ring.written, self._utterances
         self._position = position

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,3 +134,23 @@ def test_random_bytes_never_crash_the_reader(
     file.write_bytes(model()[:24] + content)
     with contextlib.suppress(WeightError):
         read_variables(file)
+
+
+def test_preparing_meets_every_length_up_to_the_longest_and_changes_no_answer(
+    weight: Weight, reading: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight("whisper-tiny.en")
+    encoder = SpeechEncoder("tiny.en")
+    before = encoder.encode(reading[:48000]).last
+    met: list[int] = []
+    run = encoder.engine.run
+
+    def watched(inputs: Mapping[str, NDArray[np.float32]]) -> Any:
+        met.append(inputs["mel"].shape[-1] // 100)
+        return run(inputs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder.engine, "run", watched)
+        encoder.prepare(10.0)
+    assert met == [15, 10, 8, 6, 5, 4, 3, 2, 2, 3, 4, 5, 6, 8, 10, 15]
+    np.testing.assert_allclose(encoder.encode(reading[:48000]).last, before, atol=1e-5)
