@@ -99,7 +99,7 @@ def fill(tree: type[Tree], file: Path | None, said: Mapping[str, str | bool]) ->
                 raise UsageError(_unknown(f"{file}: unknown key", f"[{name}] {key}", key, keys))
         values: dict[str, Any] = {}
         for entry in entries:
-            if entry.key in given:  # checked even where the command line wins: it would be wrong the next time
+            if entry.key in given:  # checked even where the command line wins: else it fails the next time
                 values[entry.field] = _from_toml(entry, given[entry.key], f"{file}: [{name}] {entry.key}")
             if entry.flag in said:
                 values[entry.field] = _from_text(entry, said[entry.flag])

@@ -83,8 +83,8 @@ def warp(
 ) -> NDArray[np.uint8]:
     """``uint8[size, size(, 3)]`` out of ``uint8[H, W(, 3)]`` through ``matrix`` (frame to crop coordinates).
 
-    Beyond the frame its edge pixels repeat, or it is ``black``. Where the crop shrinks the picture by two or more, the source is
-    averaged over blocks first: bilinear sampling alone would skip pixels and flicker.
+    Beyond the frame its edge pixels repeat, or it is ``black``. Where the crop shrinks the picture by two or more,
+    the source is averaged over blocks first: bilinear sampling alone would skip pixels and flicker.
     """
     cv2: Any = need("cv2", "live")
     matrix = np.asarray(matrix, np.float64)

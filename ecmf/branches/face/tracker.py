@@ -42,7 +42,9 @@ class Track:
 
     def scale(self, x: float, y: float) -> None:
         """The same face in a picture of another size."""
-        self.landmarks = replace(self.landmarks, points=self.landmarks.points * np.array([x, y, x], np.float32))
+        self.landmarks = replace(
+            self.landmarks, points=self.landmarks.points * np.array([x, y, x], np.float32)
+        )
         self.velocity = self.velocity * (x, y)
 
     def update(self, landmarks: Landmarks, now_ns: int) -> None:
