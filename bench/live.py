@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,8 +79,11 @@ class Started:
 def started(
     module: str, arguments: Sequence[str], *, stdout: int = subprocess.DEVNULL, cwd: Path | None = None
 ) -> Iterator[Started]:
-    """``python -m module arguments`` in ``cwd``, asked to end on the way out and killed when it does not."""
-    with tempfile.TemporaryFile() as stderr:
+    """``python -m module arguments`` in ``cwd``, asked to end on the way out and killed when it does not.
+
+    SIGTERM ends this process in order meanwhile, so that it leaves none behind.
+    """
+    with tempfile.TemporaryFile() as stderr, _exits_on_sigterm():
         began = time.monotonic()
         command = [sys.executable, "-m", module, *arguments]
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=cwd)
@@ -95,6 +99,18 @@ def started(
                 process.wait()
             if process.stdout is not None:
                 process.stdout.close()
+
+
+@contextmanager
+def _exits_on_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only there can this be changed
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
