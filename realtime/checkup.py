@@ -56,7 +56,8 @@ class Checkup:
     def health(self, capture: Capture | None, fusion: WorkerState) -> Health:
         """The message of this second. Sets the effort that the workers are to make from now on."""
         now_ns = self._clock.monotonic_ns()
-        waits = {name: each.longest_ms() for name, each in self._waits.items()}
+        # For who is off or being loaded again samples wait in vain, and doing less of the rest would not help.
+        waits = {name: each.longest_ms() for name, each in self._waits.items() if self._exchange.loaded(name)}
         load = self._measure(now_ns, waits, capture)
         self._exchange.effort = effort = self._governor.update(load, now_ns)
         workers = {worker.name: _state(worker, waits.get(worker.name)) for worker in self._workers}
@@ -98,7 +99,7 @@ class Checkup:
             cores=self._cores,
             available=len(os.sched_getaffinity(0)),
             queue_ms=waits,
-            late_share=missed / frames if frames else 0.0,
+            late_share=missed / frames if frames and self._exchange.loaded("face") else 0.0,
             face_hz=(frames - missed) / seconds,
             wanted_hz=min(self._config.pace.rate, frames / seconds),
             lost=lost - self._lost,

@@ -34,7 +34,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     drops: dict[str, Count]
     """Samples dropped since the start, by cause."""
     queue_age_ms: Positive | None = None
-    """Longest that a sample waited for it in the last second; null for who takes none from others."""
+    """Longest that a sample waited for it in the last second; null for who takes none from others, or is not loaded."""
     restarts: Count = 0
     """Times it was restarted."""
     reason: str | None = None
