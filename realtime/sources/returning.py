@@ -137,11 +137,12 @@ class ReturningAudio(_Returning[AudioSource]):
                     yield block
                 return
             except SourceLost as error:
-                overflows = self.overflows
-                self._faults_before.update({**self._current.condition().faults, "lost": 1})
+                overflows, faults = self.overflows, self._current.condition().faults
+                self._faults_before["lost"] += 1
                 if not self._comes_back(error, stop):
                     return
                 self._overflows_before = overflows
+                self._faults_before.update(faults)
 
     def condition(self) -> MicrophoneState:
         """How it is doing now; any thread may ask."""

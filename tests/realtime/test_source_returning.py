@@ -112,6 +112,19 @@ def test_overflows_are_counted_across_returns() -> None:
     assert microphone.condition().faults == {"clipped": 5, "lost": 1}
 
 
+def test_faults_are_counted_once_while_a_microphone_is_away() -> None:
+    told = []
+
+    def again() -> Microphone:
+        told.append(microphone.condition().faults)
+        return Microphone(3, pulled=False)
+
+    microphone = ReturningAudio(Microphone(2, pulled=True), again, retry_s=0)
+    assert len(list(microphone.blocks(threading.Event()))) == 2
+    assert told == [{"clipped": 2, "lost": 1}]
+    assert microphone.condition().faults == {"clipped": 5, "lost": 1}
+
+
 def test_a_microphone_that_is_away_says_so() -> None:
     states = []
 
