@@ -233,6 +233,7 @@ def _fingerprint(pools: Mapping[Modality, Pool], prior: NDArray[np.float64], opt
     digest = hashlib.sha256(json.dumps([VERSION, asdict(options)], sort_keys=True).encode())
     digest.update(prior.tobytes())
     for modality in MODALITIES:
-        digest.update(np.ascontiguousarray(pools[modality].embedding).tobytes())
-        digest.update(pools[modality].labels.tobytes())
+        pool = pools[modality]
+        for part in (pool.embedding, pool.probs, pool.quality, pool.labels):
+            digest.update(b"none" if part is None else np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
