@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ def load(file: Path) -> list[clip_cues.Moment]:
         with np.load(file) as stored:
             arrays = {name: stored[name] for name in stored.files}
             moments: list[dict[Modality, Cue]] = [{} for _ in range(int(arrays["count"]))]
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} holds no cues ({error}); delete it, and it is made anew") from None
     for modality in MODALITIES:
         for row, number in enumerate(arrays.get(f"{modality}.at", ())):

@@ -119,8 +119,9 @@ def test_unchanged_clips_are_not_read_again(
     assert clip_store.extract(listed, tmp_path).files == files
 
 
-def test_a_damaged_cache_file_is_named(texts: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [7, 400])
+def test_a_damaged_cache_file_is_named(texts: Path, tmp_path: Path, left: int) -> None:
     clips = clip_store.extract(folder.read(texts), tmp_path)
-    clips.files[2].write_bytes(b"half of")
+    clips.files[2].write_bytes(clips.files[2].read_bytes()[:left])
     with pytest.raises(DataError, match=f"{clips.files[2].name} holds no cues"):
         clips[2]
