@@ -235,8 +235,8 @@ class Read:
                 continue
             if said is None:
                 return
-            if not said.final and not self._words.empty():
-                continue  # more of the same utterance is waiting already
+            if self._superseded(said):
+                continue
             if said.enrichment is None:
                 self.waits.note(self._age_ms(said))
             for report in stage.read(said):
@@ -244,6 +244,13 @@ class Read:
             if (said.final or said.paused) and said.enrichment is None and self._ended is not None:
                 offer(self._ended, said, shift)
             shift.beat()
+
+    def _superseded(self, said: Said) -> bool:
+        """Whether more words of the same utterance are waiting already."""
+        with self._words.mutex:
+            waiting = [other for other in self._words.queue if other is not None]
+        later = (other for other in waiting if other.utterance == said.utterance)
+        return not said.final and any(other.new or other.final for other in later)
 
     def _age_ms(self, said: Said) -> float:
         return (self._clock.monotonic_ns() - said.heard_ns) * 1e-6

@@ -1,0 +1,55 @@
+"""What a worker takes from its queue, and what it leaves."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from typing import cast
+
+from ecmf.transcript import Word
+from realtime.clock import FakeClock
+from realtime.estimator import Report
+from realtime.exchange import Exchange
+from realtime.hearing import Said
+from realtime.message import EngineUse
+from realtime.posts import Read, Words
+from realtime.reading import Reading
+from realtime.workers import Worker
+
+
+def said(number: int, text: str, *, final: bool = False, new: bool = True) -> Said:
+    word = Word(text, 0, 1, 1.0)
+    return Said(number, text, "", (word,) if new else (), final, 0, 1, 2, "adc", None, {})
+
+
+class Noting:
+    """A stage that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.engines: dict[str, EngineUse] = {}
+        self.given: list[tuple[int, str]] = []
+
+    def read(self, said: Said) -> Iterator[Report]:
+        self.given.append((said.utterance, said.text))
+        return iter(())
+
+
+def read(*waiting: Said) -> list[tuple[int, str]]:
+    stage, clock, words = Noting(), FakeClock(), cast(Words, queue.Queue(16))
+    for each in (*waiting, None):
+        words.put(each)
+    worker = Worker("text", Read(lambda: cast(Reading, stage), Exchange(), clock, words, None), clock=clock)
+    worker.start()
+    assert worker.join(30)
+    return stage.given
+
+
+def test_words_are_left_out_only_where_more_of_the_same_utterance_waits() -> None:
+    assert read(said(1, "one"), said(1, "one two")) == [(1, "one two")]
+    assert read(said(1, "one"), said(1, "one two", final=True, new=False)) == [(1, "one two")]
+
+
+def test_words_are_read_whatever_else_waits() -> None:
+    partial = said(1, "one", new=False)
+    assert read(said(1, "one"), partial)[0] == (1, "one")
+    assert read(said(1, "one"), said(2, "two")) == [(1, "one"), (2, "two")]
