@@ -314,7 +314,8 @@ def main() -> None:
     try:
         table = evaluate(load_bundle(options.bundle), data, options.refit)
     except EcmfError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     print(json.dumps(table, indent=None if options.json else 1))
 
 

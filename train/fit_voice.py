@@ -144,7 +144,8 @@ def main() -> None:
     try:
         bundle = fit(options.recipe, data, options.out)
     except EcmfError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     print(bundle.id)
 
 
