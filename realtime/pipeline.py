@@ -143,7 +143,13 @@ class Pipeline:
                 self._add("text", read, _ender(ended), waits=read.waits)
                 if ended is not None:
                     enrich = Enrich(models.enriching, exchange, ended, words)
-                    self._add("enrichment", enrich, pause_s=self._reload_s, hang_s=ENRICHMENT_HANG_S)
+                    self._add(
+                        "enrichment",
+                        enrich,
+                        read.go_on_alone,
+                        pause_s=self._reload_s,
+                        hang_s=ENRICHMENT_HANG_S,
+                    )
 
     def _add(
         self,

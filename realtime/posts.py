@@ -241,9 +241,14 @@ class Read:
                 self.waits.note(self._age_ms(said))
             for report in stage.read(said):
                 self._exchange.hand_over(shift, report)
-            if (said.final or said.paused) and said.enrichment is None and self._ended is not None:
-                offer(self._ended, said, shift)
+            ended = self._ended
+            if (said.final or said.paused) and said.enrichment is None and ended is not None:
+                offer(ended, said, shift)
             shift.beat()
+
+    def go_on_alone(self) -> None:
+        """The language model is off for good, or there is none: nothing is passed on to it any more."""
+        self._ended = None
 
     def _superseded(self, said: Said) -> bool:
         """Whether more words of the same utterance are waiting already."""

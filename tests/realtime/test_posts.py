@@ -53,3 +53,17 @@ def test_words_are_read_whatever_else_waits() -> None:
     partial = said(1, "one", new=False)
     assert read(said(1, "one"), partial)[0] == (1, "one")
     assert read(said(1, "one"), said(2, "two")) == [(1, "one"), (2, "two")]
+
+
+def test_without_a_language_model_nothing_is_lost_on_the_way_to_it() -> None:
+    words, ended = cast(Words, queue.Queue(16)), cast(Words, queue.Queue(1))
+    for number in range(3):
+        words.put(said(number, "one", final=True))
+    words.put(None)
+    clock = FakeClock()
+    post = Read(lambda: cast(Reading, Noting()), Exchange(), clock, words, ended)
+    post.go_on_alone()
+    worker = Worker("text", post, clock=clock)
+    worker.start()
+    assert worker.join(30)
+    assert ended.empty() and not worker.drops["unread words"]
