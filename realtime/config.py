@@ -277,12 +277,11 @@ class Config:
         if asked.demo:
             return "demo"
         if asked.source is not None:
-            bare = asked.source.partition("://")[2] or asked.source
-            return _as_name(Path(bare).stem, "file")
+            return _as_name(Path(_told(asked.source)).stem, "file")
         if asked.camera == "off":
             return "mic"
         camera = asked.camera or "0"
-        return f"cam{camera}" if camera.isdigit() else _as_name(Path(camera).name, "cam")
+        return f"cam{camera}" if camera.isdigit() else _as_name(Path(_told(camera)).name, "cam")
 
 
 def load(file: Path | None = None, said: Mapping[str, str | bool] | None = None) -> Config:
@@ -291,6 +290,15 @@ def load(file: Path | None = None, said: Mapping[str, str | bool] | None = None)
     Raises UsageError for whatever makes no sense; see ``realtime.options.fill``.
     """
     return fill(Config, file, said or {})
+
+
+def _told(place: str) -> str:
+    """Of an address its path, or else its host, as a name may tell it: no user, no password, no query."""
+    if "://" not in place:
+        return place
+    bare = place.partition("://")[2].partition("?")[0].partition("#")[0]
+    host, _, path = bare.rpartition("@")[2].partition("/")
+    return path.strip("/") or host
 
 
 def _as_name(text: str, otherwise: str) -> str:
