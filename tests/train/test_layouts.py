@@ -97,6 +97,20 @@ def test_speech_corpora_train_a_head(corpus: str, demo_speech: Path, tmp_path: P
     assert "voice" in bundle.manifest.extra["modalities"]
 
 
+@pytest.mark.parametrize("numbers", [range(1, 25), range(2, 25)])
+def test_men_and_women_of_ravdess_are_in_every_split(numbers: range, tmp_path: Path) -> None:
+    """Its actors with odd numbers are men."""
+    for actor in numbers:
+        for emotion in ("01", "05"):
+            file = tmp_path / f"Actor_{actor:02d}" / f"03-01-{emotion}-01-01-01-{actor:02d}.wav"
+            file.parent.mkdir(exist_ok=True)
+            file.touch()
+    listed = layouts.read(tmp_path)
+    for split in folder.SPLITS:
+        sexes = {int(item.speaker[-2:]) % 2 for item in listed.items if item.split == split}
+        assert sexes == {0, 1}, split
+
+
 @pytest.fixture
 def fer(demo_face: Path, tmp_path: Path) -> Path:
     """fer2013.csv and fer2013new.csv of real faces."""
