@@ -6,6 +6,7 @@ Uses the live branch's own alignment, landmarks and blendshapes, so that nothing
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,7 @@ def cached(
             return Crops(stored["face"], stored["blendshapes"], stored["presence"])
     crops = make()
     cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     with temporary.open("wb") as file:
         np.savez(file, face=crops.face, blendshapes=crops.blendshapes, presence=crops.presence)
     temporary.replace(path)

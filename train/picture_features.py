@@ -6,6 +6,7 @@ For label refinement, where features trained on better labels of the same pictur
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def textures(
     starts = range(0, len(faces), BATCH)
     found = [network.of(faces[start : start + BATCH]) for start in tracked(starts, f"textures, {name}")]
     cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     with temporary.open("wb") as file:
         np.save(file, np.concatenate(found))
     temporary.replace(path)

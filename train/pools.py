@@ -7,6 +7,7 @@ held-out speakers, MELD dev and test.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -83,7 +84,7 @@ def cached(cache: Path, name: str, identity: Iterable[str], make: Callable[[], P
     }
     if pool.probs is not None:
         arrays["probs"] = pool.probs
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     with temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     temporary.replace(path)
@@ -112,7 +113,7 @@ class Extraction:
             labels = [_label(FERPLUS[corpus.majority[row]]) for row in rows]
             return pool_of(cues, labels, [corpus.name[row] for row in rows])
 
-        return self._split("face", branch.bundle, make, "valid", "test")
+        return self._split("face", branch.bundle, make, "valid", "test", _content(source))
 
     def frames(self) -> tuple[Split, Split]:
         """muxspace: the faces of its valid and test people and, in the same rows, the frames they are in."""
@@ -124,7 +125,7 @@ class Extraction:
         crops = self._crops(source, pictures, branch.size, face_crops.PHOTO_VIEW)
         labels = [_label(FERPLUS[label]) for label in corpus.label]
         # both pools have the rows in which a face was found, so both depend on them
-        found = hashlib.sha256(np.packbits(crops.aligned).tobytes()).hexdigest()
+        found = hashlib.sha256(np.packbits(crops.aligned).tobytes()).hexdigest() + _content(source)
 
         def rows(split: str) -> NDArray[np.int64]:
             return np.flatnonzero((corpus.split == split) & crops.aligned)
@@ -156,10 +157,8 @@ class Extraction:
         """
         bundle = load_bundle(SHIPPED / "voice")
         held_out = sorted(bundle.manifest.extra["held_out_speakers"])
-        clips = [
-            *read_ravdess(self.data / "speech" / "ravdess.parquet"),
-            *read_emodb(self.data / "speech" / "emodb4.parquet"),
-        ]
+        ravdess, emodb = (self.data / "speech" / f"{name}.parquet" for name in ("ravdess", "emodb4"))
+        clips = [*read_ravdess(ravdess), *read_emodb(emodb)]
 
         def make(split: str) -> Pool:
             speakers = [name for place, name in enumerate(held_out) if (place % 2 == 0) == (split == "fit")]
@@ -174,12 +173,13 @@ class Extraction:
                     groups.append(clip.speaker)
             return pool_of(cues, labels, groups)
 
-        return self._split("voice", bundle, make, "fit", "test")
+        return self._split("voice", bundle, make, "fit", "test", _content(ravdess), _content(emodb))
 
     def texts(self) -> Split:
         """MELD dev to fit, its test to measure; context is the speaker's own lines, as a microphone hears it."""
         branch = TextBranch()
-        lines = meld.read_meld(self.data / "text" / "meld.parquet")
+        source = self.data / "text" / "meld.parquet"
+        lines = meld.read_meld(source)
 
         def make(split: str) -> Pool:
             chosen = [(line, earlier) for line, earlier in meld.with_history(lines) if line.split == split]
@@ -194,7 +194,7 @@ class Extraction:
                 [f"{split}-{chosen[row][0].dialogue}" for row in kept],
             )
 
-        return self._split("text", branch.bundle, make, "dev", "test")
+        return self._split("text", branch.bundle, make, "dev", "test", _content(source))
 
     def _split(
         self, name: str, bundle: Bundle, make: Callable[[str], Pool], fit: str, test: str, *more: str
@@ -237,6 +237,11 @@ def _overheard(
         cue = branch.process(window, states, speech[begin // BLOCK : end // BLOCK], 0, 0)
         if cue is not None and cue.quality > 0:
             yield cue
+
+
+def _content(source: Path) -> str:
+    """Stands for what a corpus's file holds, as in ``face_crops.cached``."""
+    return f"{source.name} {source.stat().st_size}"
 
 
 def _label(name: str) -> int:
