@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from train.calibrate_head import calibrate_across
 from train.evaluate_head import evaluate, paired
 from train.fit_head import FitOptions, export_head, own_priors, shipped_branches, train_head
 from train.head_card import card
+from train.options import filled, read_toml
 from train.pairing import PairingOptions, Pool, draw, together
 from train.pools import Extraction, Split
 
@@ -39,30 +39,21 @@ class Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """Raises UsageError naming the key that is unknown or makes no sense."""
-    try:
-        raw = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"recipe {path} is not TOML: {error}") from None
-    head = _options(HeadOptions, raw.pop("head", {}), f"{path} [head]")
-    pairing = _options(PairingOptions, raw.pop("pairing", {}), f"{path} [pairing]")
+    raw = read_toml(path)
+    head = filled(HeadOptions, raw.pop("head", {}), f"{path} [head]")
+    pairing = filled(PairingOptions, raw.pop("pairing", {}), f"{path} [pairing]")
     version = str(raw.pop("version", "0"))
-    prior = tuple(float(p) for p in raw.pop("prior", (1 / len(EKMAN),) * len(EKMAN)))
-    if len(prior) != len(EKMAN) or min(prior) < 0 or abs(sum(prior) - 1) > 1e-6:
-        raise UsageError(f"{path}: prior {list(prior)} must be {len(EKMAN)} numbers from 0 that sum to 1")
-    abstain_margin = float(raw.pop("abstain_margin", 0.0))
+    asked = raw.pop("prior", [1 / len(EKMAN)] * len(EKMAN))
+    try:
+        prior = tuple(float(p) for p in asked)
+        abstain_margin = float(raw.pop("abstain_margin", 0.0))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: prior and abstain_margin are numbers ({error})") from None
+    if len(prior) != len(EKMAN) or min(prior) <= 0 or abs(sum(prior) - 1) > 1e-6:
+        raise UsageError(f"{path}: prior {asked} must be {len(EKMAN)} positive numbers that sum to 1")
     return Recipe(
-        version, prior, abstain_margin, _options(FitOptions, raw, str(path), head=head, pairing=pairing)
+        version, prior, abstain_margin, filled(FitOptions, raw, str(path), head=head, pairing=pairing)
     )
-
-
-def _options(kind: type[Any], given: Mapping[str, Any], where: str, **more: Any) -> Any:
-    known = [f.name for f in fields(kind) if f.name not in more]
-    for key in given:
-        if key not in known:
-            raise UsageError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
-    return kind(**given, **more)
 
 
 def main(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from train import face_crops
 from train.face_examples import Examples, Recipe, join, label_weights, load, recipe_from
 from train.face_members import Members, weighted
 from train.face_training import Member, accuracy, log_to, pooling, predict, train
+from train.options import read_toml
 
 VERSION = "1.1.0"
 GOLDEN = ("demo-smile", 45)
@@ -29,7 +29,7 @@ def main(recipe: Path, out: Path, *, data: Path, cache: Path, work: Path, thread
     ``work`` keeps checkpoints and logs, a folder for each member: the same call after a kill goes on with the last
     whole epoch. Raises UsageError for a wrong recipe, DataError for wrong data.
     """
-    values = recipe_from(tomllib.loads(recipe.read_text("utf-8")))
+    values = recipe_from(read_toml(recipe))
     torch.set_num_threads(threads)
     examples = load(values, data, cache, face_crops.Cropper, _counter())
     nets = {}

@@ -151,7 +151,7 @@ def _rows_by_label(
     order = known[np.argsort(pool.labels[known], kind="stable")]
     count = np.bincount(pool.labels[known], minlength=labels)
     for label in np.flatnonzero((count[:labels] == 0) & (prior > 0)):
-        raise DataError(f"{modality}: no sample with label number {label}; set its prior to 0 or add data")
+        raise DataError(f"{modality}: no sample with label number {label}; add data")
     return order, np.concatenate([[0], np.cumsum(count)[:-1]]), count
 
 
