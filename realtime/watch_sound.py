@@ -56,7 +56,7 @@ class SoundWatch:
 
     def __init__(self, rate: int) -> None:
         self.faults: Counter[str] = Counter()
-        """How often the sound fell silent or was clipped."""
+        """How often the sound fell silent or was clipped; the source adds what it finds itself."""
         self.heard: Heard = "ok"
         self._rate = rate
         self._quiet = 0

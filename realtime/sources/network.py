@@ -100,6 +100,8 @@ class NetworkMedia:
                 return
             self.lost, self.lost_ns = f"{self.title} stopped delivering: {reason}", time.monotonic_ns()
             log.warning("%s; waiting for its return", self.lost)
+            if self.audio is not None:
+                self.audio.watch.faults["lost"] += 1
             if not self._reconnect():
                 return
 
@@ -126,6 +128,8 @@ class NetworkMedia:
             tracks[streams.video[0].index] = self.video
         if self.audio is not None and streams.audio:
             tracks[streams.audio[0].index] = self.audio
+        if not tracks:
+            return "it has nothing that is asked for any more"
         arrivals = ArrivalStamps() if len(tracks) == 2 else None
         read_ns = time.monotonic_ns()
         try:
@@ -147,6 +151,10 @@ class NetworkMedia:
                     tracks[packet.stream.index].put(each, read_ns, arrivals)
         except av.error.ExitError:
             return SILENCE
-        except (av.error.FFmpegError, OSError) as error:
+        except (
+            av.error.FFmpegError,
+            OSError,
+            ValueError,
+        ) as error:  # ValueError: sound of another format now
             return str(getattr(error, "strerror", None) or error)
         return "the server ended the stream"

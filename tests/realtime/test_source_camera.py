@@ -5,17 +5,22 @@ import itertools
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
 from mjpeg_server import MjpegServer
 
 from ecmf.errors import SourceError
+from realtime.sources import network
 from realtime.sources.base import Frame, SourceLost, VideoSource
 from realtime.sources.camera import Camera, choose, choose_again, open_camera
-from realtime.sources.network import without_password
+from realtime.sources.network import NetworkMedia, without_password
 from realtime.sources.returning import ReturningVideo
 from realtime.sources.v4l2 import (
     CAPABILITY,
@@ -198,6 +203,47 @@ def test_an_address_where_nothing_answers_is_one_clear_line() -> None:
     server.stop()
     with pytest.raises(SourceError, match=r"cannot be opened: Connection refused; is the server running\?"):
         open_camera(server.address)
+
+
+class Connection:
+    """A stream with sound whose format changes while it is read, and then with nothing at all."""
+
+    duration = None
+
+    def __init__(self, *layouts: str) -> None:
+        self._layouts = layouts
+        track = SimpleNamespace(index=0, codec_context=SimpleNamespace(sample_rate=48_000))
+        self.streams = type("Streams", (list,), {"video": [], "audio": [track] if layouts else []})([track])
+
+    def demux(self, *tracks: Any) -> Iterator[Any]:
+        assert tracks
+        for layout in self._layouts:
+            channels = 2 if layout == "stereo" else 1
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 4800 * channels), np.int16), "s16", layout)
+            sound.sample_rate = 48_000
+            yield SimpleNamespace(decode=lambda sound=sound: [sound], stream=tracks[0])
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_stream_that_changes_what_it_sends_is_connected_to_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = [Connection("stereo", "mono"), Connection(), Connection("mono")]
+    lost: list[str | None] = []
+
+    def connect(media: NetworkMedia) -> Connection:
+        lost.append(media.lost)
+        if len(connections) == 1:
+            media.close()
+        return connections.pop(0)
+
+    monkeypatch.setattr(network, "RETRY_S", 0.0)
+    monkeypatch.setattr(NetworkMedia, "_connect", connect)
+    media = NetworkMedia("rtsp://host/a").start()
+    media._reader.join(30)
+    assert not media._reader.is_alive() and not connections
+    assert "not match" in str(lost[1]) and "nothing that is asked for" in str(lost[2])
+    assert media.audio is not None and media.audio.condition().faults == {"lost": 2}
 
 
 def test_passwords_are_not_shown() -> None:
