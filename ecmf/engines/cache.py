@@ -102,12 +102,12 @@ def build(backend: Backend, bundle: Bundle, spec: EngineSpec) -> tuple[Path, Rec
     """
     folder = cache_dir() / "engines" / key(bundle, backend, spec)
     with locked(folder.with_name(f".{folder.name}.lock")):
-        record = _record(folder)
-        if record is None or sha256_of(folder / "engine.bin") != record.engine_sha256:
+        record, path = _record(folder), folder / "engine.bin"
+        if record is None or not path.is_file() or sha256_of(path) != record.engine_sha256:
             _build(folder, backend, bundle, spec)
         elif record.parity is None and spec.target is None:
             try:
-                parity, unproven = _prove(backend.load(folder / "engine.bin", bundle, spec), bundle, spec)
+                parity, unproven = _prove(backend.load(path, bundle, spec), bundle, spec)
             except EngineError as error:
                 log.warning("%s; it is built again", error)
                 _build(folder, backend, bundle, spec)

@@ -80,6 +80,15 @@ def test_a_damaged_engine_is_built_again(
     assert cache.sha256_of(path) == record.engine_sha256
 
 
+@pytest.mark.parametrize("lost", ["engine.bin", "engine.json"])
+def test_building_makes_up_for_a_lost_file(bundle: Bundle, lost: str) -> None:
+    spec = EngineSpec()
+    folder, _ = cache.build(BACKENDS["onnxruntime"], bundle, spec)
+    (folder / lost).unlink()
+    again, record = cache.build(BACKENDS["onnxruntime"], bundle, spec)
+    assert again == folder and cache.sha256_of(folder / "engine.bin") == record.engine_sha256
+
+
 def rewrite(folder: Path, **changed: object) -> None:
     record = json.loads((folder / "engine.json").read_text("utf-8"))
     (folder / "engine.json").write_text(json.dumps(record | changed), "utf-8")
