@@ -107,14 +107,23 @@ def _write_table(path: Path, listed: folder.Folder, place: dict[int, int], last:
 
 
 def mer(
-    root: Path, out: Path, cache: Path, options: Options, labels: Sequence[str] | None, gain: Gain | None
+    root: Path,
+    out: Path,
+    cache: Path,
+    options: Options,
+    labels: Sequence[str] | None,
+    gain: Gain | None,
+    config: Path | None = None,
 ) -> dict[str, Any]:
-    """MER2025's layout: guess the candidates; or with ``gain`` hide some of the given labels."""
+    """MER2025's layout: guess the candidates; or with ``gain`` hide some of the given labels.
+
+    ``config``: the recipe that says of which modality a feature is, or leaves it out.
+    """
     corpus = mer2025.read(root, labels)
     known = set(corpus.names)
     unlabelled = [name for name in corpus.candidates if name not in known]
     names = [*corpus.names, *unlabelled]
-    found = mer_features.load(corpus, names, read_recipe(RECIPE).features, cache)
+    found = mer_features.load(corpus, names, read_recipe(config or RECIPE).features, cache)
     features = {feature.name: feature.values for feature in found}
     given = np.array([corpus.labels.index(emotion) for emotion in corpus.emotions])
     if gain is not None:
@@ -192,7 +201,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help=f"share of the sources that must name the same label (default: {default.agree})",
     )
-    made.add_argument("--rounds", type=int, default=default.rounds, metavar="N", help="default: 2")
+    made.add_argument(
+        "--rounds",
+        type=int,
+        default=default.rounds,
+        metavar="N",
+        help=f"times to guess, from the second on with the guesses so far (default: {default.rounds})",
+    )
     made.add_argument(
         "--hide", type=float, metavar="S", help="measure: hide this share of the labels, guess them again"
     )
@@ -200,8 +215,17 @@ def parser() -> argparse.ArgumentParser:
         "--seeds", type=int, default=5, metavar="N", help="times that labels are hidden (default: 5)"
     )
     made.add_argument("--labels", metavar="A,B,C", help="the label set (default: as found)")
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--out", type=Path, default=Path("runs/pseudo"), metavar="DIR")
+    made.add_argument(
+        "--config", type=Path, metavar="FILE", help="recipe that names features' modalities (MER2025)"
+    )
+    made.add_argument("--seed", type=int, default=0, metavar="N", help="of folds and training (default: 0)")
+    made.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/pseudo"),
+        metavar="DIR",
+        help="the guesses, audit.csv, summary.json and finished rounds (default: runs/pseudo)",
+    )
     made.add_argument(
         "--cache", type=Path, metavar="DIR", help="extracted features (default: features/ in the cache)"
     )
@@ -243,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             report = (gain or Gain(0.5, asked.seeds)).measure(case, options, asked.out)
         elif asked.features is not None:
-            report = mer(asked.features, asked.out, cache, options, labels, gain)
+            report = mer(asked.features, asked.out, cache, options, labels, gain, asked.config)
         else:
             report = clips(asked.data, asked.out, cache, options, labels, gain)
         write_whole(asked.out / "summary.json", (json.dumps(report, indent=1) + "\n").encode())

@@ -230,8 +230,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--rounds", type=int, default=Options.rounds, metavar="N", help="of training anew (default: 3)"
     )
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--out", type=Path, default=Path("runs/refine"), metavar="DIR")
+    made.add_argument("--seed", type=int, default=0, metavar="N", help="of folds and training (default: 0)")
+    made.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/refine"),
+        metavar="DIR",
+        help="refined labels, the audit of every change, summary.json (default: runs/refine)",
+    )
     made.add_argument(
         "--cache", type=Path, metavar="DIR", help="extracted features (default: features/ in the cache)"
     )

@@ -131,7 +131,13 @@ def draw(estimates: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> No
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.response", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/response"), metavar="DIR")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/response"),
+        metavar="DIR",
+        help="response.png and response.json (default: runs/response)",
+    )
     asked = parser.parse_args(arguments)
     try:
         from ecmf.weights import fetch
