@@ -97,7 +97,7 @@ def descend(
 
 
 def _groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay towards 0; priors, trust, doubt and biases, whose 0 means nothing, do not."""
+    """Weights decay towards 0; the head's own prior, bias, trust and doubt, whose 0 means nothing, do not."""
     free = {"prior", "bias", "trust", "doubt", "against", "idle"}
     named = list(head.named_parameters())
     return [

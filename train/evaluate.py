@@ -72,7 +72,6 @@ def default(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, A
     from train import compare
     from train.evaluate_head import evaluate, paired
     from train.fit_default import read_recipe
-    from train.pairing import PairingOptions
 
     recipe = read_recipe(Path(__file__).parent / "recipes" / "default.toml")
     labels = bundle.manifest.labels
@@ -80,7 +79,7 @@ def default(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, A
     stated = bundle.manifest.extra.get("prior", dict(zip(labels, recipe.prior, strict=True)))
     prior = np.array([stated[label] for label in labels])
     head = EngineHead(bundle)
-    found = evaluate(head, loaded.fit, loaded.test, labels, prior, recipe.fit.pairing or PairingOptions())
+    found = evaluate(head, loaded.fit, loaded.test, labels, prior, recipe.fit.pairing)
     assert loaded.paired_face is not None
     sizes = {m: pool.embedding.shape[1] for m, pool in loaded.test.items()}
     found |= paired(head, loaded.paired_face, loaded.test["scene"], sizes, len(labels))

@@ -139,7 +139,7 @@ def fit(asked: Run) -> Bundle:
 def begin(asked: Run) -> None:
     """Note what is asked in the run's folder, and sweep up what a killed export left there; data was found sound."""
     if not distributed.rank() and not asked.unfinished:
-        for left in (*asked.out.glob(".model.*"), *asked.out.glob(".model.onnx")):
+        for left in asked.out.glob(".model.*"):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
         run.store(asked)
 

@@ -1,7 +1,8 @@
 """Clips to the voice network's inputs, by the live branch's own code, kept on disk shard by shard.
 
-A cache folder holds one subfolder per (encoder, corpus content, take); a take is one way to present every clip: clean,
-one random distortion, a window, a stated noise. Finished shards are never computed again.
+A cache folder holds one subfolder per (encoder, names of the clips, take): other sounds under the same names need
+another folder. A take is one way to present every clip: clean, one random distortion, a window, a stated noise.
+Finished shards are never computed again.
 """
 
 from __future__ import annotations
