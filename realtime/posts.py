@@ -68,7 +68,8 @@ class Capture:
         for frame in self._source.frames(shift.stop):
             shift.beat()
             self._exchange.clocks["picture"] = frame.clock
-            self._exchange.skew.picture(frame.end_ns)
+            if not frame.repeated:  # a frozen picture grows old, which is no skew
+                self._exchange.skew.picture(frame.end_ns)
             for slot in self._slots:
                 slot.put(frame)
             self.captured += 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator
 from typing import cast
+
+import numpy as np
 
 from ecmf.transcript import Word
 from realtime.clock import FakeClock
@@ -12,14 +15,35 @@ from realtime.estimator import Report
 from realtime.exchange import Exchange
 from realtime.hearing import Said
 from realtime.message import EngineUse
-from realtime.posts import Read, Words
+from realtime.posts import Capture, Read, Words
 from realtime.reading import Reading
+from realtime.sources.base import Frame, VideoSource
+from realtime.window import LatestFrame
 from realtime.workers import Worker
 
 
 def said(number: int, text: str, *, final: bool = False, new: bool = True) -> Said:
     word = Word(text, 0, 1, 1.0)
     return Said(number, text, "", (word,) if new else (), final, 0, 1, 2, "adc", None, {})
+
+
+class Frozen:
+    """A camera that shows one picture again and again."""
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        image = np.zeros((2, 2, 3), np.uint8)
+        for index in range(1000):
+            yield Frame(image, 1, 1, "read", None, index, repeated=index > 0)
+
+
+def test_a_frozen_camera_leaves_nothing_behind_in_the_skew() -> None:
+    exchange, clock = Exchange(), FakeClock()
+    exchange.skew.sound(1)
+    capture = Capture(cast(VideoSource, Frozen()), exchange, lambda shift: None, LatestFrame())
+    worker = Worker("camera", capture, clock=clock)
+    worker.start()
+    assert worker.join(30)
+    assert capture.captured == 1000 and len(exchange.skew._seen) == 1
 
 
 class Noting:
