@@ -94,6 +94,13 @@ KIND: Mapping[str, Callable[[Bundle, Path, Path, bool], dict[str, Any]]] = {
 }
 
 
+def trained_on(bundle: Bundle) -> set[str]:
+    """People whom the manifest names as seen in training; none where it only counts them, as the shipped head does."""
+    named = (source.get("people") for source in bundle.manifest.training_data)
+    splits = [people for people in named if isinstance(people, Mapping)]
+    return {person for people in splits for split in people if split != "test" for person in people[split]}
+
+
 def clips(bundle: Bundle, data: Path, cache: Path) -> dict[str, Any]:
     """A head on the test clips of a folder. Raises DataError for a person whom it saw in training."""
     from train import fit_folder
@@ -101,13 +108,7 @@ def clips(bundle: Bundle, data: Path, cache: Path) -> dict[str, Any]:
     if "log_probs" not in {port.name for port in bundle.manifest.inputs}:
         raise BundleError(f"{bundle.id} is not a fusion head; clips can only be given to one")
     listed = folder.read(data, bundle.manifest.labels, training=False)
-    seen = {
-        person
-        for source in bundle.manifest.training_data
-        for split, people in dict(source.get("people", {})).items()
-        if split != "test"
-        for person in people
-    }
+    seen = trained_on(bundle)
     tested = [item for item in listed.items if item.split == "test"]
     if not tested:
         raise DataError(f"{listed.table}: no clip has the split test; there is nothing to measure on")

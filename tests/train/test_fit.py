@@ -176,6 +176,11 @@ def test_texts_become_a_head_with_labels_of_its_own(
     assert "was trained on 'person0'" in complaint(capsys)
 
 
+@pytest.mark.skipif(not (SHIPPED / "default").is_dir(), reason="no head is shipped")
+def test_a_head_whose_people_are_only_counted_can_be_measured_on_clips() -> None:
+    assert evaluate.trained_on(load_bundle(SHIPPED / "default")) == set()
+
+
 def test_an_unreadable_clip_names_file_and_row(
     texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
