@@ -74,10 +74,14 @@ class Annotation:
         reading: Readers | None = None
         if hearing is not None and job.models.transcribes:
             reading = Readers(job.models.reading(), job.models.enriching() if job.models.enriches else None)
-        engines: dict[str, EngineUse] = {"fusion": use_of(head.engine)}
-        for stage in (*pictures, hearing, reading):
-            if stage is not None:
-                engines |= stage.engines
+        parts = [part for part in (*pictures, hearing, reading) if part is not None]
+
+        def engines() -> dict[str, EngineUse]:
+            """Asked anew each time: the language model may be given up on the way."""
+            return {"fusion": use_of(head.engine)} | {
+                branch: use for part in parts for branch, use in part.engines.items()
+            }
+
         clock = MediaClock()
         stream = Stream(
             job.models.estimator(head, job.inputs),
@@ -87,7 +91,7 @@ class Annotation:
             source=job.config.source_name,
             labels=head.labels,
             model=head.bundle.id,
-            engines=lambda: engines,
+            engines=engines,
             timed=False,
         )
         started_ns: int | None = None
@@ -107,7 +111,7 @@ class Annotation:
                     self._take(stream, outcome)
         finally:
             job.inputs.close()
-        return stream.tally.summary({}, {name: f"{u.backend} {u.precision}" for name, u in engines.items()})
+        return stream.tally.summary({}, {name: f"{u.backend} {u.precision}" for name, u in engines().items()})
 
     @staticmethod
     def _take(stream: Stream, outcome: Report | Said) -> None:
