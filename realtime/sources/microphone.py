@@ -45,11 +45,21 @@ class MicrophoneInfo:
 
 
 def microphones() -> list[MicrophoneInfo]:
-    """All sound inputs, freshly looked up. Raises SourceError where PortAudio is not installed."""
+    """All sound inputs, freshly looked up. Raises SourceError where PortAudio is not installed or does not start."""
     sounddevice = _portaudio()
+    try:
+        return _listed(sounddevice)
+    except sounddevice.PortAudioError as error:
+        raise SourceError(
+            f"microphones cannot be listed: {error}; does sound work on this machine?"
+        ) from None
+
+
+def _listed(sounddevice: Any) -> list[MicrophoneInfo]:
     # PortAudio looks for devices only when it starts; without this a plugged-in microphone is never found.
     with quiet():
-        sounddevice._terminate()
+        if sounddevice._initialized:  # not where it failed to start the last time
+            sounddevice._terminate()
         sounddevice._initialize()
     default = sounddevice.default.device[0]
     if default < 0:

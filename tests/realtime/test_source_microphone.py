@@ -10,7 +10,7 @@ import pytest
 from ecmf.errors import SourceError
 from realtime.sources.base import SAMPLE_RATE, AudioBlock
 from realtime.sources.listener import SLOTS, Buffer, Inbox, Listener
-from realtime.sources.microphone import MicrophoneInfo, choose
+from realtime.sources.microphone import MicrophoneInfo, _portaudio, choose, microphones
 
 BUILT_IN = MicrophoneInfo(0, "HDA Intel: ALC257 (hw:0,0)", "ALSA", 2, 48_000, False)
 HEADSET = MicrophoneInfo(4, "USB Audio: Headset (hw:1,0)", "ALSA", 1, 44_100, False)
@@ -32,6 +32,25 @@ def test_an_absent_microphone_is_named_with_what_there_is() -> None:
         choose("hw:", ALL)
     with pytest.raises(SourceError, match="there is no microphone"):
         choose(None, [])
+
+
+def test_a_sound_system_that_does_not_start_is_one_line_and_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    try:
+        sounddevice = _portaudio()
+    except SourceError as error:
+        pytest.skip(str(error))
+
+    def fail() -> None:
+        raise sounddevice.PortAudioError("Error initializing PortAudio: Host error", -9999)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sounddevice, "_initialize", fail)
+        for _ in range(2):
+            with pytest.raises(SourceError, match=r"cannot be listed: Error initializing PortAudio"):
+                microphones()
+    assert isinstance(microphones(), list)
 
 
 OK = SimpleNamespace(input_overflow=False)
