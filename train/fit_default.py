@@ -78,6 +78,7 @@ def main(
     sample = draw(test, len(EKMAN), 8, np.random.default_rng(1), chosen.fit.pairing, prior=prior)
     branches = shipped_branches()
     priors = {"webcam": prior, "corpus": corpus_prior(fit)}
+    voices = (set(fit["voice"].group.tolist()), set(test["voice"].group.tolist()))
     return export_head(
         head,
         out,
@@ -94,7 +95,7 @@ def main(
             "branches": branches,
             "pairing": "synthetic: cues of different people that share a label; shows no cross-modal gain",
         },
-        card=card(chosen, metrics, branches, {m: len(p) for m, p in fit.items()}, priors),
+        card=card(chosen, metrics, branches, {m: len(p) for m, p in fit.items()}, priors, voices),
         sample=sample,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,8 +18,9 @@ def card(
     branches: Mapping[str, str],
     counts: Mapping[Any, int],
     priors: Mapping[str, NDArray[np.float64]],
+    voices: tuple[Iterable[str], Iterable[str]],
 ) -> str:
-    """Markdown; every figure comes from ``metrics``."""
+    """Markdown; every figure comes from ``metrics``. ``voices``: speakers to fit on, and to measure on."""
     subsets = "\n".join(
         f"| {name} | {_row(row['ecmf'])} | {_row(row['product'])} | "
         f"{row['best_member']['weighted_f1']:.3f} ({row['best_member']['modality']}) |"
@@ -36,6 +37,7 @@ def card(
         f"| {name} | " + " | ".join(f"{p:.3f}" for p in probs) + " |" for name, probs in priors.items()
     )
     pairing = recipe.fit.pairing
+    fitted, heard = (sorted(names) for names in voices)
     return f"""# Fusion head {recipe.version}
 
 ECMF's fusion (arXiv 2508.05991): four cue tokens, self-attention with a residual from the projected originals, readable
@@ -99,8 +101,9 @@ Really paired: muxspace, unseen people, each face with the frame it is in (noisy
 - How people before a real webcam, who do not act, are read: no such recordings were at hand. The figures above are of
   acted voices, web photographs and TV dialogue.
 - Whether voice or words add anything to a face of the same person: only synthetic pairs were at hand.
-- How errors differ by age, sex, skin colour, language and culture. The voices are {counts.get("voice", 0)} cues of a
-  handful of speakers; text is English.
+- How errors differ by age, sex, skin colour, language and culture. The voices to fit on are {", ".join(fitted)}
+  ({counts.get("voice", 0)} cues), those to measure on {", ".join(heard)}; RAVDESS gives men odd numbers, so it is
+  heard across the sexes here. Text is English.
 - Real rates of contradiction between face, voice and words, and the real prior of the labels.
 
 **Valence and arousal are left out.** The sources at hand are MELD's sentiment (negative, neutral, positive: of lines of
