@@ -127,7 +127,7 @@ class Estimate(Stamped, frozen=True, kw_only=True, tag_field="type", tag="emotio
     clock: CaptureClock
     """What stamped that sample: the camera driver, the sound converter, the returning read call, a file."""
     t_media_s: float | None
-    """Media time of that sample, seconds from the start of the file; null for a device."""
+    """Media time of that sample, seconds from the start of the file; null for a device, and where none came."""
     trigger: Trigger
     """The cue that caused this estimate; tick when none came for a while."""
     label: str | None

@@ -59,7 +59,8 @@ class Stream:
             self._send(decision)
 
     def tick(self) -> None:
-        """Publish where things stand, when no report came for a while."""
+        """Publish where things stand, when no report came for a while; no sample, so no media time, belongs to that."""
+        self._stamp = (self._stamp[0], None)
         for decision in self._estimator.tick(self._clock.monotonic_ns()):
             self._send(decision)
 
