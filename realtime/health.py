@@ -28,7 +28,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     """How one worker thread is doing."""
 
     alive: bool
-    """Whether it runs and its heartbeat is fresh."""
+    """Whether it runs; one without a sign of life for long is replaced, which counts as a restart."""
     rate_hz: Positive
     """Samples it finished per second, over the last seconds."""
     drops: dict[str, Count]
