@@ -27,7 +27,7 @@ from bench.live import Usage, endpoint, messages, started
 from bench.recordings import Audio, Spoken, readings, timed
 from bench.word_errors import error_rate, matches, normal
 from ecmf.decoder import Decoder
-from ecmf.errors import EcmfError, SourceError, need
+from ecmf.errors import EcmfError, SourceError, UsageError, need
 from ecmf.speech import SpeechEncoder
 from ecmf.vad import SAMPLE_RATE
 from ecmf.weights import fetch
@@ -96,7 +96,7 @@ def follow(media: Path, extra: Sequence[str]) -> Seen:
                     if message.t_media_s is not None:
                         seen.faces.append((message.t_media_s, delay_ms))
         except SourceError:
-            if live.process.wait(10):
+            if live.process.poll() != 0:  # otherwise the file is over
                 raise
     return seen
 
@@ -169,6 +169,8 @@ def main() -> int:
     parser.add_argument("live", nargs="*", help="further options of ecmf-live, after --")
     options = parser.parse_args()
     try:
+        if options.compose_only and options.media is None:
+            raise UsageError("--compose-only needs --media FILE, to keep what it makes")
         reading = readings()[0]
         with tempfile.TemporaryDirectory() as folder:
             media = options.media or Path(folder) / "words.mkv"
