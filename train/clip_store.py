@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -21,7 +21,7 @@ from ecmf.errors import DataError
 from ecmf.head import FLOOR
 from ecmf.labels import EKMAN, opinion, opinions
 from train import clip_cues, distributed
-from train.atomic import locked, write_whole
+from train.atomic import locked, whole, write_whole
 from train.datasets.folder import Folder, Item
 from train.pairing import TRUST, Batch
 from train.progress import tracked
@@ -77,7 +77,9 @@ def digests(listed: Folder, cache: Path) -> list[str]:
     identity = repr((VERSION, clip_cues.identity())).encode()
     table = hashlib.sha256(str(listed.table.resolve()).encode()).hexdigest()[:16]
     memory = cache / "clips" / f"known-{table}.json"
-    known: dict[str, list[Any]] = json.loads(memory.read_text("utf-8")) if memory.is_file() else {}
+    known: dict[str, list[Any]] = {}
+    with suppress(FileNotFoundError, ValueError):
+        known = json.loads(memory.read_text("utf-8"))
     found, now = [], {}
     for item in listed.items:
         if item.content is None:
@@ -146,11 +148,8 @@ def store(file: Path, moments: Sequence[clip_cues.Moment]) -> None:
         arrays[f"{modality}.quality"] = np.array([cue.quality for cue in cues])
         if all(cue.probs is not None for cue in cues):
             arrays[f"{modality}.probs"] = np.stack([cue.probs for cue in cues if cue.probs is not None])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{os.getpid()}.{file.name}")
-    with temporary.open("wb") as target:
+    with whole(file) as target:
         np.savez(target, **arrays)  # type: ignore[arg-type]
-    temporary.replace(file)
 
 
 def load(file: Path) -> list[clip_cues.Moment]:

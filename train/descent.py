@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ecmf.errors import UsageError
 from train import distributed
+from train.atomic import whole
 from train.progress import shown
 
 SAVE_STEPS, SAVE_S = 100, 2.0
@@ -107,7 +108,6 @@ def _groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def _save(path: Path, fingerprint: str, step: int, head: nn.Module, optimiser: Any, schedule: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         "fingerprint": fingerprint,
         "step": step,
@@ -115,9 +115,8 @@ def _save(path: Path, fingerprint: str, step: int, head: nn.Module, optimiser: A
         "optimiser": optimiser.state_dict(),
         "schedule": schedule.state_dict(),
     }
-    temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    with whole(path) as file:
+        torch.save(state, file)
 
 
 def _resume(path: Path, fingerprint: str, head: nn.Module, optimiser: Any, schedule: Any) -> int:

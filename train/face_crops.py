@@ -6,7 +6,6 @@ Uses the live branch's own alignment, landmarks and blendshapes, so that nothing
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecmf.errors import DataError, need
+from train.atomic import whole
 
 if TYPE_CHECKING:
     from ecmf.branches.face.blendshapes import Blendshapes
@@ -202,11 +202,8 @@ def cached(
         with np.load(path) as stored:
             return Crops(stored["face"], stored["blendshapes"], stored["presence"])
     crops = make()
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    with temporary.open("wb") as file:
+    with whole(path) as file:
         np.savez(file, face=crops.face, blendshapes=crops.blendshapes, presence=crops.presence)
-    temporary.replace(path)
     return crops
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from ecmf.errors import UsageError, need
 from ecmf.importers.torch_pickle import read_tensors
 from ecmf.weights import fetch
 from train import face_crops
+from train.atomic import whole
 from train.face_augment import MIRRORED, augment, calmer
 from train.face_examples import Examples, Plan, Recipe, join, label_weights
 from train.face_net import FaceNet
@@ -251,10 +251,8 @@ def accuracy(logits: NDArray[np.floating], majority: NDArray[np.int64]) -> float
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(dict(content), temporary)
-    temporary.replace(path)
+    with whole(path) as file:
+        torch.save(dict(content), file)
 
 
 def log_to(path: Path) -> Any:

@@ -6,7 +6,6 @@ For label refinement, where features trained on better labels of the same pictur
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from ecmf.errors import need
 from ecmf.weights import imported
+from train.atomic import whole
 
 VERSION = 1
 SIDE = 112
@@ -83,11 +83,8 @@ def textures(
         return np.load(path, mmap_mode="r")
     starts = range(0, len(faces), BATCH)
     found = [network.of(faces[start : start + BATCH]) for start in tracked(starts, f"textures, {name}")]
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    with temporary.open("wb") as file:
+    with whole(path) as file:
         np.save(file, np.concatenate(found))
-    temporary.replace(path)
     return np.load(path, mmap_mode="r")
 
 

@@ -7,7 +7,6 @@ held-out speakers, MELD dev and test.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ from ecmf.labels import EKMAN, FERPLUS, to_ekman
 from ecmf.speech import SpeechEncoder
 from ecmf.vad import BLOCK, SAMPLE_RATE, SpeechDetector
 from train import face_crops
+from train.atomic import whole
 from train.datasets import ferplus, meld, muxspace
 from train.datasets.emodb import read_emodb
 from train.datasets.ravdess import read_ravdess
@@ -75,7 +75,6 @@ def cached(cache: Path, name: str, identity: Iterable[str], make: Callable[[], P
             probs = stored.get("probs")
             return Pool(stored["embedding"], probs, stored["quality"], stored["labels"], stored["group"])
     pool = make()
-    cache.mkdir(parents=True, exist_ok=True)
     arrays = {
         "embedding": pool.embedding,
         "quality": pool.quality,
@@ -84,10 +83,8 @@ def cached(cache: Path, name: str, identity: Iterable[str], make: Callable[[], P
     }
     if pool.probs is not None:
         arrays["probs"] = pool.probs
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    with temporary.open("wb") as file:
+    with whole(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    temporary.replace(path)
     return pool
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ecmf.prosody import FEATURES
 from ecmf.speech import SpeechEncoder
 from ecmf.vad import SpeechDetector
 from train import augment_audio
+from train.atomic import whole
 from train.datasets.speech_clip import Clip
 
 log = logging.getLogger("train.voice_features")
@@ -179,15 +179,14 @@ def extract(
 
 
 def _write(file: Path, items: Sequence[VoiceInputs]) -> None:
-    temporary = file.with_name(f".{file.stem}.{os.getpid()}.npz")
-    np.savez(
-        temporary,
-        states=np.concatenate([item.states for item in items], axis=1).astype(np.float16),
-        lengths=np.array([len(item.mask) for item in items]),
-        masks=np.concatenate([item.mask for item in items]),
-        prosody=np.stack([item.prosody for item in items]),
-    )
-    temporary.replace(file)
+    with whole(file) as target:
+        np.savez(
+            target,
+            states=np.concatenate([item.states for item in items], axis=1).astype(np.float16),
+            lengths=np.array([len(item.mask) for item in items]),
+            masks=np.concatenate([item.mask for item in items]),
+            prosody=np.stack([item.prosody for item in items]),
+        )
 
 
 def _read(files: Sequence[Path]) -> Features:

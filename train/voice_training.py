@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import logging
 import math
-import os
 import time
 import tomllib
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from ecmf.importers.whisper_encoder import LAYERS
 from ecmf.labels import EKMAN
 from ecmf.prosody import FEATURES
 from ecmf.speech import STATES_PER_SECOND
+from train.atomic import whole
 from train.datasets.speech_clip import Clip
 from train.voice_features import Features
 from train.voice_network import Reduction, Shape, VoiceMember, VoiceNetwork
@@ -313,10 +313,8 @@ def _member(samples: Samples, recipe: Recipe, seed: int, work: Path | None) -> V
         member.load_state_dict(torch.load(file, weights_only=True))
         return member.eval()
     member = train_member(samples, recipe, seed)
-    work.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}")
-    torch.save(member.state_dict(), temporary)
-    temporary.replace(file)
+    with whole(file) as target:
+        torch.save(member.state_dict(), target)
     return member
 
 
