@@ -35,8 +35,8 @@ def is_address(text: str) -> bool:
 
 
 def without_password(address: str) -> str:
-    """``address`` as it may be shown."""
-    scheme, _, rest = address.partition("://")
+    """``address`` as it may be shown: without user and password, and without a query, which may hold them too."""
+    scheme, _, rest = address.partition("?")[0].partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
@@ -151,10 +151,7 @@ class NetworkMedia:
                     tracks[packet.stream.index].put(each, read_ns, arrivals)
         except av.error.ExitError:
             return SILENCE
-        except (
-            av.error.FFmpegError,
-            OSError,
-            ValueError,
-        ) as error:  # ValueError: sound of another format now
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            # ValueError: the sound has another format now.
             return str(getattr(error, "strerror", None) or error)
         return "the server ended the stream"

@@ -249,6 +249,7 @@ def test_a_stream_that_changes_what_it_sends_is_connected_to_again(monkeypatch: 
 def test_passwords_are_not_shown() -> None:
     assert without_password("rtsp://me:secret@10.0.0.2:554/a") == "rtsp://10.0.0.2:554/a"
     assert without_password("http://10.0.0.2/a") == "http://10.0.0.2/a"
+    assert without_password("http://10.0.0.2/a?user=me&pwd=secret@1") == "http://10.0.0.2/a"
 
 
 class Driver:
