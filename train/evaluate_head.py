@@ -63,6 +63,29 @@ def scores(probs: NDArray[np.float64], target: NDArray[np.int64]) -> dict[str, f
     }
 
 
+def intervals(confusion: NDArray[np.int64], draws: int = 1000) -> dict[str, list[float]]:
+    """95 % bootstrap intervals of weighted F1, UAR and accuracy over redrawn samples, seed 0.
+
+    confusion: int64[labels, labels], rows are the truth. The samples count as independent: several of one person make
+    the true intervals wider.
+    """
+    count = int(confusion.sum())
+    drawn = np.random.default_rng(0).multinomial(count, confusion.ravel() / count, draws)
+    tables = drawn.reshape(draws, *confusion.shape).astype(np.float64)
+    right, true, said = np.einsum("nii->ni", tables), tables.sum(axis=2), tables.sum(axis=1)
+    recall = np.divide(right, true, out=np.zeros_like(right), where=true > 0)
+    f1 = 2 * right / np.maximum(true + said, 1)
+    found = {
+        "weighted_f1_95": (f1 * true).sum(axis=1) / count,
+        "uar_95": recall.sum(axis=1) / (true > 0).sum(axis=1),
+        "accuracy_95": right.sum(axis=1) / count,
+    }
+    return {
+        name: [round(float(edge), 4) for edge in np.quantile(values, (0.025, 0.975))]
+        for name, values in found.items()
+    }
+
+
 def expected_calibration_error(
     probs: NDArray[np.float64], target: NDArray[np.int64], bins: int = BINS
 ) -> float:

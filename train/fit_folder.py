@@ -19,7 +19,7 @@ from train import distributed, folder_card
 from train.clip_store import Samples, assemble, extract
 from train.datasets import folder, layouts
 from train.descent import descend
-from train.evaluate_head import predict, scores
+from train.evaluate_head import intervals, predict, scores
 from train.fit_head import FitOptions, calibrate_on, subsets, tensors
 from train.options import filled, read_toml
 from train.pairing import TRUST, Batch
@@ -193,7 +193,8 @@ def measure(
 ) -> dict[str, Any]:
     """Scores per clip (the mean over its moments) by the cues that are shown to the head.
 
-    Each subset on the moments that have all of it; all modalities on every moment, with what it has.
+    Each subset on the moments that have all of it; all modalities on every moment, with what it has, and then also
+    recall per label and confusion. Intervals: 95 %, over clips.
     """
     table: dict[str, Any] = {}
     numbers = np.flatnonzero(rows)
@@ -219,9 +220,14 @@ def measure(
         target[inverse] = target_of[usable]
         row: dict[str, Any] = scores(mean, target)
         row["weights"] = {m: round(float(weights[:, MODALITIES.index(m)].mean()), 3) for m in sorted(subset)}
+        confusion = np.zeros((len(labels), len(labels)), np.int64)
+        np.add.at(confusion, (target, mean.argmax(axis=1)), 1)
+        row |= intervals(confusion)
         if whole:
-            confusion = np.zeros((len(labels), len(labels)), np.int64)
-            np.add.at(confusion, (target, mean.argmax(axis=1)), 1)
+            recall = np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
+            row["recall"] = {
+                label: round(float(recall[n]), 4) for n, label in enumerate(labels) if confusion[n].any()
+            }
             row["confusion"] = confusion.tolist()
         table["+".join(m for m in MODALITIES if m in subset)] = row
     return table

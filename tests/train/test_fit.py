@@ -168,6 +168,11 @@ def test_texts_become_a_head_with_labels_of_its_own(
     assert code == 0
     results = json.loads((tmp_path / "plots" / "results.json").read_text())["results"]
     assert results["text"]["n"] == 2
+    low, high = results["text"]["weighted_f1_95"]
+    assert low <= results["text"]["weighted_f1"] <= high and set(results["text"]["recall"]) <= {
+        "bored",
+        "happy",
+    }
     assert (tmp_path / "plots" / "weighted-f1.png").stat().st_size > 1000
     table = texts / folder.TABLE
     table.write_text(table.read_text().replace(",person0,train", ",person0,test"))

@@ -15,7 +15,7 @@ from ecmf.fusion import EcmfHead
 from ecmf.head import FusionHead
 from train import fit_head
 from train.calibrate_head import FOLDS, calibrate_across, split_people
-from train.evaluate_head import attainable, own_priors, predict, product_of_experts, scores
+from train.evaluate_head import attainable, intervals, own_priors, predict, product_of_experts, scores
 from train.fit_head import FitOptions, calibrate_on, export_head, start, tensors, train_head
 from train.pairing import Batch, PairingOptions, draw
 
@@ -242,3 +242,11 @@ def test_labels_without_a_counterpart_leave_opinions_out_but_give_an_estimate(
     assert fusion.fuse({"text": untrained}, 0) is None
     both = fusion.fuse({"face": face, "text": untrained}, 0)
     assert both is not None and set(both.weights) == {"face"}
+
+
+def test_intervals_hold_the_value_and_narrow_with_more_samples() -> None:
+    table = np.array([[40, 10], [5, 45]])
+    few, many = intervals(table), intervals(100 * table)
+    for name, value in (("weighted_f1_95", 0.8496), ("uar_95", 0.85), ("accuracy_95", 0.85)):
+        assert few[name][0] < value < few[name][1] and many[name][0] < value < many[name][1]
+        assert 8 < (few[name][1] - few[name][0]) / (many[name][1] - many[name][0]) < 12, name
