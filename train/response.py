@@ -31,7 +31,7 @@ STEPS = ((0.95, 0.95), (0.6, 0.6), (0.95, 0.6), (0.5, 0.45))
 
 @dataclass
 class Mean:
-    """What was there before: an exponential mean, its best label, and a margin that a new one must lead by."""
+    """A plain exponential mean, its best label, and a margin that a new one must lead by."""
 
     tau_s: float
     margin: float
@@ -96,7 +96,8 @@ def annotate(arguments: Sequence[str]) -> list[Mapping[str, Any]]:
         [*command, "--bind", "tcp://127.0.0.1:*"], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise EcmfError(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode} and said nothing"]
+        raise EcmfError(f"{' '.join(command)}: {said[-1]}")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return [line for line in lines if line["type"] == "emotion" and line["raw"] is not None]
 
