@@ -202,6 +202,7 @@ class Listen:
                 if isinstance(outcome, Said) and self._words is not None:
                     offer(self._words, outcome, shift)
             shift.drops["overrun samples"] = ring.overruns
+            shift.drops["unwritten seconds"] = round(stage.skipped_s)
             shift.beat()
             if over:
                 return
