@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +20,7 @@ from ecmf.speech import SpeechEncoder
 from ecmf.vad import SpeechDetector
 from realtime.estimator import Estimator, Report
 from realtime.hearing import HOP_S, Hearing, Sound
+from train.datasets.ravdess import read_ravdess
 
 cv2: Any = pytest.importorskip("cv2")
 RATE = 16_000
@@ -70,18 +70,15 @@ def angry_voices() -> list[NDArray[np.float32]]:
     table = data / "speech" / "ravdess.parquet"
     if not table.is_file():
         pytest.skip("needs ravdess.parquet in $ECMF_DATA/speech or ../shared/data/speech")
-    parquet: Any = pytest.importorskip("pyarrow.parquet")
-    soundfile: Any = pytest.importorskip("soundfile")
-    rows = parquet.read_table(table).to_pylist()
+    pytest.importorskip("pyarrow")
     held_out = sorted(load_bundle(SHIPPED / "voice").manifest.extra["held_out_speakers"])
-    tested = [name.removeprefix("ravdess-") for name in held_out[1::2] if name.startswith("ravdess-")][:1]
+    tested = [name for name in held_out[1::2] if name.startswith("ravdess-")][:1]
     chosen = [
-        r for r in rows if r["label"] == "anger" and r["speaker"] in tested and r["intensity"] == "strong"
+        clip
+        for clip in read_ravdess(table)
+        if clip.label == "anger" and clip.speaker in tested and clip.intensity == "strong"
     ]
-    return [
-        np.asarray(soundfile.read(io.BytesIO(row["flac"]), dtype="float32")[0], np.float32)
-        for row in (chosen[0], chosen[-1])
-    ]
+    return [clip.audio() for clip in (chosen[0], chosen[-1])]
 
 
 @pytest.mark.slow

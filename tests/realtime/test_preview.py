@@ -44,7 +44,7 @@ print("seen")
 @pytest.mark.skipif(shutil.which("xvfb-run") is None, reason="no virtual display: xvfb-run is not installed")
 def test_a_window_shows_the_box_and_tells_when_it_is_closed() -> None:
     found = subprocess.run(
-        ["xvfb-run", "-a", sys.executable, "-c", PROGRAM, str(Path(__file__).parent)],
+        ["xvfb-run", "-a", "-w", "30", sys.executable, "-c", PROGRAM, str(Path(__file__).parent)],
         capture_output=True,
         text=True,
         check=False,

@@ -118,7 +118,7 @@ def assert_same(one: Path, other: Path, tolerance: float) -> None:
     for x, y in zip(outputs(a), outputs(b), strict=True):
         assert x.keys() == y.keys()
         for name in x:
-            np.testing.assert_allclose(x[name], y[name], atol=max(tolerance, 1e-6))
+            np.testing.assert_allclose(x[name], y[name], rtol=tolerance, atol=max(tolerance, 1e-6))
     submissions = [path / "submission.csv" for path in (one, other)]
     assert len({path.read_text() for path in submissions if path.is_file()}) <= 1
 
