@@ -7,9 +7,10 @@ for the whole batch and cut, so that the result is that of one process up to the
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from ecmf.errors import DataError, EcmfError
 
@@ -42,6 +43,17 @@ def joined() -> Iterator[None]:
         yield
     finally:
         distributed.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process. Of several, without the interpreter's clean-up: threads of gloo may outlive the group, and
+    destroying them would abort a process whose work is done.
+    """
+    if size() == 1:
+        raise SystemExit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def share(count: int) -> slice:

@@ -255,4 +255,4 @@ def _name(asked: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    distributed.leave(main())
