@@ -183,8 +183,17 @@ class Pipeline:
         """A worker is off for good. One that never started was asked for and cannot be: the run ends with its error;
         without one that did, the others go on.
         """
-        if not worker.worked and isinstance(error, EcmfError):
-            self._failure = self._failure or error
+        if worker.worked:
+            return
+        failure = error if isinstance(error, EcmfError) else None
+        if failure is None and worker.name in AWAITED:
+            said = " ".join(str(error).split()) or type(error).__name__
+            failure = EngineError(
+                f"{worker.name} cannot start ({said}); free some memory, or leave parts out: "
+                "--llm off, --asr off, --mic off"
+            )
+        if failure is not None:
+            self._failure = self._failure or failure
             self._stop.set()
 
     def _await_stages(self, shift: Shift) -> None:

@@ -169,7 +169,7 @@ class Worker:
             error = Hung(f"no sign of life for {silent_s:.0f} s")
             again = self._budget.admit(self._clock.monotonic_ns()) and len(self._hung) <= HUNG
             self._shift = None
-            self._go_down(error, again)
+            again = self._go_down(error, again)
         if not again:
             self._end(error)
 
@@ -230,22 +230,30 @@ class Worker:
             mine = isinstance(error, EcmfError) and not self.worked
             again = not mine and not stopping and self._budget.admit(self._clock.monotonic_ns())
             error.__traceback__ = None  # its frames hold the models, which are about to be loaded again
-            self._go_down(error, again)
+            again = self._go_down(error, again)
         if stopping and not mine:
             log.info("%s failed while stopping: %s", self.name, error)
             self._end(None)
         elif not again:
             self._end(error)
 
-    def _go_down(self, error: Exception, again: bool) -> None:
-        """A thread died or was given up. With the lock held; ``on_down`` must not call back."""
+    def _go_down(self, error: Exception, again: bool) -> bool:
+        """A thread died or was given up; whether another has begun.
+
+        With the lock held; ``on_down`` must not call back.
+        """
         if self._on_down is not None:
             self._on_down(self)
         if again:
             self.restarts += 1
             self.reason = f"restarted after: {_line(error)}"
             log.warning("%s failed (%s: %s); restarting it", self.name, type(error).__name__, _line(error))
-            self._begin(self._pause_s)
+            try:
+                self._begin(self._pause_s)
+            except RuntimeError as refused:  # no memory is left for another thread
+                log.warning("%s cannot be restarted: %s", self.name, refused)
+                return False
+        return again
 
     def _end(self, error: Exception | None) -> None:
         if error is not None:

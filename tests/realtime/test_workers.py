@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from ecmf.errors import SourceError
 from realtime.clock import FakeClock
 from realtime.workers import HANG_S, HUNG, LOADING_S, RESTART_WINDOW_S, RESTARTS, STEP_NS, Shift, Worker
@@ -65,6 +67,21 @@ def test_a_body_that_keeps_dying_is_switched_off_and_says_why() -> None:
     assert len(calls) == RESTARTS + 1
     assert off == [("face", "broken for good")] and worker.report().reason == "off: broken for good"
     assert not worker.report().alive
+
+
+def test_one_that_gets_no_thread_to_go_on_in_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    off: list[Exception] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def body(shift: Shift) -> None:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        raise MemoryError
+
+    worker = made(body, on_off=lambda w, error: off.append(error))
+    assert finished(worker)
+    assert worker.off and worker.report().reason == "off: MemoryError" and isinstance(off[0], MemoryError)
 
 
 def test_one_that_dies_now_and_then_goes_on_for_ever() -> None:
