@@ -219,11 +219,23 @@ def test_the_fastest_that_was_measured_runs_and_says_what_it_beat(
     assert (slower in engine.fallback) is (fastest == "onnxruntime")
 
 
-@pytest.mark.parametrize(("openvino_ms", "chosen"), [(0.98, "onnxruntime"), (0.9, "openvino")])
+@pytest.mark.parametrize(
+    ("openvino_ms", "onnxruntime_ms", "chosen"),
+    [
+        (9.8, 10.0, "onnxruntime"),
+        (9.0, 10.0, "openvino"),
+        (0.45, 0.5, "onnxruntime"),
+        (0.35, 0.5, "openvino"),
+    ],
+)
 def test_a_tie_goes_to_onnx_runtime(
-    bundle: Bundle, openvino_ms: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle,
+    openvino_ms: float,
+    onnxruntime_ms: float,
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    times = {"openvino": openvino_ms, "onnxruntime": 1.0}
+    times = {"openvino": openvino_ms, "onnxruntime": onnxruntime_ms}
     monkeypatch.setattr(contest, "fastest_ms", lambda engines, inputs: [times[e.backend] for e in engines])
     assert open_engine(bundle).backend == chosen
 
