@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ecmf.errors import EcmfError
+from ecmf.errors import EcmfError, EngineError
 from realtime.clock import Clock
 
 log = logging.getLogger("ecmf.workers")
@@ -140,8 +140,14 @@ class Worker:
         self._silent_ns = 0
 
     def start(self) -> None:
+        """Begin the first shift. Raises EngineError where the system has no thread left."""
         with self._lock:
-            self._begin(pause_s=0.0)
+            try:
+                self._begin(pause_s=0.0)
+            except RuntimeError as error:
+                raise EngineError(
+                    f"{self.name} cannot start ({error}); free some memory, or leave parts out"
+                ) from None
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread; False when it still runs (it is a daemon and dies with the process)."""
@@ -194,10 +200,13 @@ class Worker:
         """A new shift in a new thread. With the lock held."""
         self._shift = Shift(self)
         self._signs = self._seen = self._silent_ns = 0
-        self._thread = threading.Thread(
-            target=self._run, args=(self._shift, pause_s), name=self.name, daemon=True
-        )
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(self._shift, pause_s), name=self.name, daemon=True)
+        before, self._thread = self._thread, thread
+        try:
+            thread.start()
+        except RuntimeError:  # one that never started cannot be waited for
+            self._thread = before
+            raise
 
     def _run(self, shift: Shift, pause_s: float) -> None:
         if pause_s and shift.stop.wait(pause_s):
