@@ -1,4 +1,4 @@
-"""How soon the label follows a face that changes: python -m train.response
+"""How soon the label follows a face that changes: python bench/response.py
 
 Runs the demo's two face videos, and the first with its reading, through the branches and the shipped head as annotation
 does, compares ways of smoothing on them and on steps of known height, and draws the step responses.
@@ -131,7 +131,7 @@ def draw(estimates: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> No
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.response", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python bench/response.py", description=__doc__)
     parser.add_argument(
         "--out",
         type=Path,
