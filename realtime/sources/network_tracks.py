@@ -25,17 +25,11 @@ BLOCKS_WAITING = 100
 """Blocks of sound that may wait for their reader, some two seconds."""
 
 
-class NetworkVideo:
-    """Pictures of a connection, the latest only."""
+class _Track:
+    """What pictures and sound of one connection have in common."""
 
-    def __init__(self, media: NetworkMedia, track: Any) -> None:
-        self.width, self.height = int(track.width or 0), int(track.height or 0)
-        self.fps = float(track.average_rate or track.guessed_rate or 0)
-        self.watch = PictureWatch()
+    def __init__(self, media: NetworkMedia) -> None:
         self._media = media
-        self._latest: LatestFrame[tuple[Any, int]] = LatestFrame()
-        self._before = 0
-        """Frames that came while nobody listened yet."""
 
     @property
     def name(self) -> str:
@@ -46,13 +40,29 @@ class NetworkVideo:
         return self._media.lost
 
     @property
+    def returns(self) -> int:
+        return self._media.returns
+
+    def close(self) -> None:
+        self._media.close()
+
+
+class NetworkVideo(_Track):
+    """Pictures of a connection, the latest only."""
+
+    def __init__(self, media: NetworkMedia, track: Any) -> None:
+        super().__init__(media)
+        self.width, self.height = int(track.width or 0), int(track.height or 0)
+        self.fps = float(track.average_rate or track.guessed_rate or 0)
+        self.watch = PictureWatch()
+        self._latest: LatestFrame[tuple[Any, int]] = LatestFrame()
+        self._before = 0
+        """Frames that came while nobody listened yet."""
+
+    @property
     def lost_ns(self) -> int:
         """When its loss was last noticed, on the monotonic clock; 0: never."""
         return self._media.lost_ns
-
-    @property
-    def returns(self) -> int:
-        return self._media.returns
 
     @property
     def dropped(self) -> int:
@@ -88,32 +98,17 @@ class NetworkVideo:
         away = None if self.lost is None else "reconnecting" if self._media.opening else "lost"
         return self.watch.condition(self.width, self.height, dropped=self.dropped, away=away)
 
-    def close(self) -> None:
-        self._media.close()
 
-
-class NetworkAudio:
+class NetworkAudio(_Track):
     """Sound of a connection, all of it as long as it is taken within about two seconds."""
 
     def __init__(self, media: NetworkMedia, track: Any) -> None:
+        super().__init__(media)
         self.rate = int(track.codec_context.sample_rate)
         self.overflows = 0
         self.watch = SoundWatch(self.rate)
-        self._media = media
         self._blocks: queue.Queue[AudioBlock] = queue.Queue(BLOCKS_WAITING)
         self.restart()
-
-    @property
-    def name(self) -> str:
-        return self._media.title
-
-    @property
-    def lost(self) -> str | None:
-        return self._media.lost
-
-    @property
-    def returns(self) -> int:
-        return self._media.returns
 
     def restart(self) -> None:
         """Sound is missing: what follows has a time of its own and must not be smeared into what came before."""
@@ -170,6 +165,3 @@ class NetworkAudio:
 
         now = self.watch.condition(self.rate, self.overflows, None)
         return now if self.lost is None else replace(now, state="lost")
-
-    def close(self) -> None:
-        self._media.close()
