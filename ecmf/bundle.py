@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from ecmf.errors import BundleError
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "models"
 """Folder of the bundles that come with the package."""
+APART = frozenset({"README.md", "golden.json", "recipe.toml", "model.int8.onnx"})
+"""Files that the answers do not depend on: for people, for the proof, for training, and a twin in another precision,
+of which every message says when it runs."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,19 @@ class Bundle:
 
     @property
     def id(self) -> str:
-        """Name, version and the first hex digits of the graph's hash: stable across machines."""
-        return f"{self.manifest.name}-{self.manifest.version}+{self.manifest.files[self.model.name][:8]}"
+        """Name, version and the first hex digits of ``digest``: stable across machines."""
+        return f"{self.manifest.name}-{self.manifest.version}+{self.digest[:8]}"
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digest of all that decides what the bundle answers: its files, but for those APART, its ports and
+        labels, and what its manifest tells the code that feeds it and reads it (temperature, window, prior ...).
+        """
+        manifest = self.manifest
+        parts = _record(manifest, {n: h for n, h in manifest.files.items() if n not in APART})
+        told = ("files", "inputs", "outputs", "labels", "preprocessing", "extra")
+        canonical = json.dumps({name: parts[name] for name in told}, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
     def model(self) -> Path:
@@ -75,6 +90,7 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
+        """Of the graph alone: what an engine depends on."""
         return self.manifest.files[self.model.name]
 
 
