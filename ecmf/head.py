@@ -78,11 +78,20 @@ class FusionHead:
         self.modalities = frozenset(bundle.manifest.extra.get("modalities", MODALITIES))
         """What the head was trained on; cues of other modalities do not count."""
         self.engine = open_engine(bundle, backend=backend)
+        self._given: dict[Modality, Cue | None] = dict.fromkeys(MODALITIES)
+        """What the inputs hold: most cues are the same from one estimate to the next, and stay where they are."""
+        self._inputs: dict[str, NDArray[np.float32]] = {
+            m: np.zeros((1, size), np.float32) for m, size in self._sizes.items()
+        }
+        self._inputs["log_probs"] = np.zeros((1, len(MODALITIES), len(self.labels)), np.float32)
+        self._inputs["quality"] = np.zeros((1, len(MODALITIES)), np.float32)
+        self._shift: list[float] = self.prior.shift.tolist()
 
     def usable(self, cues: Mapping[Modality, Cue], t_ns: int) -> dict[Modality, float]:
         """Aged quality of the cues that still count at ``t_ns``."""
-        aged = {m: aged_quality(cue, t_ns, self.max_age_s[m]) for m, cue in cues.items()}
-        aged = {m: q for m, q in aged.items() if m in self.modalities}
+        aged = {
+            m: aged_quality(cue, t_ns, self.max_age_s[m]) for m, cue in cues.items() if m in self.modalities
+        }
         return {m: q for m, q in aged.items() if q > 0.0}
 
     def fuse(self, cues: Mapping[Modality, Cue], t_ns: int) -> Fused | None:
@@ -94,34 +103,38 @@ class FusionHead:
         quality = self.usable(cues, t_ns)
         if sum(quality.get(m, 0.0) for m in EXPERTS) < EVIDENCE:
             return None
-        inputs: dict[str, NDArray[np.float32]] = {}
-        log_probs = np.zeros((1, len(MODALITIES), len(self.labels)), np.float32)
         for index, modality in enumerate(MODALITIES):
-            if modality not in quality:
-                inputs[modality] = np.zeros((1, self._sizes[modality]), np.float32)
-                continue
-            cue = cues[modality]
-            if cue.embedding.shape != (self._sizes[modality],):
-                raise BundleError(
-                    f"{self.bundle.id} expects a {modality} embedding of {self._sizes[modality]}, "
-                    f"the branch gives {cue.embedding.shape}; train the head again with python -m train.fit"
-                )
-            inputs[modality] = cue.embedding[None].astype(np.float32, copy=False)
-            if cue.probs is not None:
-                log_probs[0, index] = self._opinion(cue.probs)
-        inputs["log_probs"] = log_probs
-        inputs["quality"] = np.array([[quality.get(m, 0.0) for m in MODALITIES]], np.float32)
-        outputs = self.engine.run(inputs)
-        logits = outputs["logits"][0].astype(np.float64) + self.prior.shift
-        probs = np.exp(logits - logits.max())
-        probs /= probs.sum()
-        weights = {m: float(outputs["weights"][0, MODALITIES.index(m)]) for m in quality}
+            cue = cues[modality] if modality in quality else None
+            self._inputs["quality"][0, index] = quality.get(modality, 0.0)
+            if cue is not self._given[modality]:
+                self._give(index, modality, cue)
+        outputs = self.engine.run(self._inputs)
+        logits: list[float] = outputs["logits"][0].tolist()
+        shifted = [logit + shift for logit, shift in zip(logits, self._shift, strict=True)]
+        highest = max(shifted)
+        odds = [math.exp(logit - highest) for logit in shifted]
+        every = sum(odds)
+        shares: list[float] = outputs["weights"][0].tolist()
+        weights = {m: share for m, share in zip(MODALITIES, shares, strict=True) if m in quality}
         total = sum(weights.values())
         return Fused(
-            probs.astype(np.float32),
+            np.array([each / every for each in odds], np.float32),
             {m: w / total for m, w in weights.items()},
             quality,
         )
+
+    def _give(self, index: int, modality: Modality, cue: Cue | None) -> None:
+        """Write a cue, or zeros for one that is absent, into the inputs."""
+        embedding = self._inputs[modality][0]
+        if cue is not None and cue.embedding.shape != embedding.shape:
+            raise BundleError(
+                f"{self.bundle.id} expects a {modality} embedding of {len(embedding)}, "
+                f"the branch gives {cue.embedding.shape}; train the head again with python -m train.fit"
+            )
+        told = 0.0 if cue is None or cue.probs is None else self._opinion(cue.probs)
+        self._inputs["log_probs"][0, index] = told
+        embedding[:] = 0.0 if cue is None else cue.embedding
+        self._given[modality] = cue
 
     def _opinion(self, probs: NDArray[np.float32]) -> NDArray[np.float32]:
         """A branch's probabilities float32[7] as log-probabilities of the head's labels; zeros where it reads none."""

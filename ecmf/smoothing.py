@@ -35,13 +35,13 @@ class Smoother:
     def __init__(self, labels: Sequence[str], options: SmoothingOptions | None = None) -> None:
         self._labels = tuple(labels)
         self._options = options or SmoothingOptions()
-        self._even = np.full(len(self._labels), 1 / len(self._labels))
+        self._even = 1 / len(self._labels)
         self.reset()
 
     def reset(self) -> None:
         """Forget the past: the next update starts anew."""
-        self._mean: NDArray[np.float64] | None = None
-        self._belief = self._even
+        self._mean: list[float] | None = None
+        self._belief = [self._even] * len(self._labels)
         self._label: int | None = None
         self._t_ns = 0
         self._sure = False
@@ -53,27 +53,35 @@ class Smoother:
 
         A time that lies before the last one counts as no time passed.
         """
-        target = np.asarray(probs, np.float64)
+        # Plain floats: for a handful of labels they take a third of the time that as many numpy calls do.
+        target: list[float] = probs.tolist()
+        clearest = max(target)
         tau_s = self._options.tau_s
         elapsed_s = max(0, t_ns - self._t_ns) * 1e-9
         step = 1.0 - math.exp(-elapsed_s / tau_s)
         if self._mean is None:
-            self._mean, self.certainty, elapsed_s = target.copy(), float(target.max()), tau_s
-        self._mean += step * (target - self._mean)
-        self._mean /= self._mean.sum()
-        self.certainty += step * (float(target.max()) - self.certainty)
+            self._mean, self.certainty, elapsed_s = target, clearest, tau_s
+        mean = [before + step * (now - before) for before, now in zip(self._mean, target, strict=True)]
+        total = sum(mean)
+        self._mean = [value / total for value in mean]
+        self.certainty += step * (clearest - self.certainty)
         self._t_ns = max(t_ns, self._t_ns)
         stay = math.exp(-elapsed_s / (DWELL * tau_s))
-        expected = stay * self._belief + (1.0 - stay) * self._even
+        even = (1.0 - stay) * self._even
+        counts = min(1.0, elapsed_s / tau_s)
         # the estimates with the prior in them: so what leads in the mean for long also becomes the label
-        believed = expected * np.maximum(target, 1e-6) ** min(1.0, elapsed_s / tau_s)
-        self._belief = believed / believed.sum()
+        believed = [
+            (stay * before + even) * max(now, 1e-6) ** counts
+            for before, now in zip(self._belief, target, strict=True)
+        ]
+        total = sum(believed)
+        self._belief = [value / total for value in believed]
         if elapsed_s > DWELL * tau_s:
             self._label = None  # after such a gap nothing is held on to
-        best = int(self._belief.argmax())
+        best = self._belief.index(max(self._belief))
         if self._label is None or self._belief[best] - self._belief[self._label] >= self._options.margin:
             self._label = best
-        return self._mean.astype(np.float32), self._labels[self._label]
+        return np.array(self._mean, np.float32), self._labels[self._label]
 
     def sure(self, threshold: float) -> bool:
         """Whether the recent estimates are confident enough to be given a label; a threshold of 0 always is."""

@@ -6,8 +6,10 @@ field is its description there. Additive changes keep ``v``; others raise it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import numpy as np
@@ -273,16 +275,22 @@ def distribution(labels: Sequence[str], probs: NDArray[np.floating]) -> Probabil
 
     Raises ValueError for a value that is not finite, a negative one, or a sum of 0.
     """
-    values = np.asarray(probs, np.float64)
-    finite = values.shape == (len(labels),) and bool(np.isfinite(values).all())
-    if not finite or values.min() < 0 or values.sum() <= 0:
+    values: list[float] = np.asarray(probs).tolist()
+    total = sum(values)
+    if len(values) != len(labels) or not 0 < total < math.inf or min(values) < 0:  # NaN is not above 0 either
         raise ValueError(f"not probabilities of {list(labels)}: {values}")
-    rounded = np.round(values / values.sum(), 4)
-    rounded[rounded.argmax()] += 1 - rounded.sum()
-    return {label: round(float(value), 4) for label, value in zip(labels, rounded, strict=True)}
+    rounded = [round(value / total, 4) for value in values]
+    most = rounded.index(max(rounded))
+    rounded[most] = round(rounded[most] + 1 - sum(rounded), 4)
+    return dict(zip(labels, rounded, strict=True))
 
 
 def rfc3339(unix_ns: int) -> str:
     """Wall time in UTC with milliseconds, e.g. 2026-11-21T12:00:00.250Z."""
-    moment = datetime.fromtimestamp(unix_ns // 1_000_000 / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    milliseconds = unix_ns // 1_000_000
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

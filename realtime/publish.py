@@ -15,6 +15,10 @@ from typing import Protocol
 from ecmf.errors import UsageError, need
 from realtime.message import Estimate, Message, Transcript, encode, rfc3339, topic
 
+need("msgspec", "live")
+
+from msgspec.structs import force_setattr  # noqa: E402  (its absence has been said in one clear line)
+
 log = logging.getLogger("realtime.publish")
 
 LINGER_MS = 200
@@ -67,8 +71,6 @@ class Sinks:
 
     def publish(self, message: Message) -> Message:
         """Stamp, encode once, and pass on; returns the message as published. After ``close`` nothing is sent."""
-        from msgspec.structs import force_setattr
-
         name = topic(message)
         stamped = copy.copy(message)  # checked when it was made; what is added here needs no checking
         with self._lock:
@@ -122,6 +124,8 @@ class Publisher:
         self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         if replay:
             self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        # Plain numbers: to combine zmq's enumerations takes as long as to send a message.
+        self._more, self._end = int(zmq.SNDMORE | zmq.NOBLOCK), int(zmq.NOBLOCK)
         self._last: dict[bytes, bytes] | None = {} if replay else None
         try:
             self._socket.bind(bind)
@@ -139,8 +143,8 @@ class Publisher:
             self._greet(except_for=key)
             self._last[key] = payload
         # As send_multipart does, without its checks.
-        self._socket.send(key, self._zmq.SNDMORE | self._zmq.NOBLOCK)
-        self._socket.send(payload, self._zmq.NOBLOCK)
+        self._socket.send(key, self._more)
+        self._socket.send(payload, self._end)
 
     def close(self) -> None:
         self._context.destroy(linger=LINGER_MS)

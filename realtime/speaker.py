@@ -20,17 +20,15 @@ from ecmf.branches.face.blendshapes import NAMES
 
 SHAPES = len(NAMES)
 """With so many blendshapes a face cue's embedding ends."""
-LIPS = np.array(
-    [
-        NAMES.index(name)
-        for name in (
-            *("jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthRollLower", "mouthRollUpper"),
-            *("mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight"),
-            *("mouthShrugLower", "mouthShrugUpper"),
-        )
-    ]
+LIPS = tuple(
+    NAMES.index(name)
+    for name in (
+        *("jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthRollLower", "mouthRollUpper"),
+        *("mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight"),
+        *("mouthShrugLower", "mouthShrugUpper"),
+    )
 )
-"""int[12]: blendshapes that speech moves; smiles and frowns last longer than syllables and are left out."""
+"""12 blendshapes that speech moves; smiles and frowns last longer than syllables and are left out."""
 
 STROKE_NS = 350_000_000
 """Lips are judged by how far they went within this long: a syllable, whatever the frame rate."""
@@ -90,7 +88,7 @@ class Activity:
 
 @dataclass
 class _Person:
-    shapes: deque[tuple[int, NDArray[np.float32]]] = field(default_factory=deque)
+    shapes: deque[tuple[int, list[float]]] = field(default_factory=deque)
     """Lips of the last STROKE_NS."""
     moves: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WAITING))
     """Frames that wait for the sound of their time: when, and the probability that the lips moved."""
@@ -120,12 +118,14 @@ class Speaker:
             one = self._people[person] = _Person()
         if one.shapes and t_ns <= one.shapes[-1][0]:
             return
-        one.shapes.append((t_ns, shapes[LIPS]))
+        all_shapes: list[float] = shapes.tolist()
+        one.shapes.append((t_ns, [all_shapes[index] for index in LIPS]))
         while one.shapes[0][0] < t_ns - STROKE_NS:
             one.shapes.popleft()
         if len(one.shapes) > 1:
-            way = np.ptp(np.array([lips for _, lips in one.shapes]), axis=0)
-            one.moves.append((t_ns, _sigmoid((float(np.linalg.norm(way)) - MOVING) / SOFTNESS)))
+            each = zip(*(lips for _, lips in one.shapes), strict=True)
+            way = math.hypot(*(max(values) - min(values) for values in each))
+            one.moves.append((t_ns, _sigmoid((way - MOVING) / SOFTNESS)))
         self._weigh(one)
 
     def hear(self, activity: Activity) -> None:
