@@ -15,6 +15,7 @@ class Starvation:
     def __init__(self) -> None:
         self._at_ns = time.monotonic_ns()
         self._waited_ns = _waited()
+        self._shares: dict[str, float] = {}
 
     def share(self) -> float:
         """Seconds waited in each second since the last time, all threads together, 1 at most.
@@ -24,8 +25,16 @@ class Starvation:
         at_ns, before = self._at_ns, self._waited_ns
         self._at_ns, self._waited_ns = time.monotonic_ns(), _waited()
         # A thread that began meanwhile brings all that it ever waited; that is no more than since the last time.
-        waited_ns = sum(max(0, now - before.get(thread, 0)) for thread, now in self._waited_ns.items())
-        return min(1.0, waited_ns / max(1, self._at_ns - at_ns))
+        passed_ns = max(1, self._at_ns - at_ns)
+        self._shares = {
+            thread: min(1.0, max(0, now - before.get(thread, 0)) / passed_ns)
+            for thread, now in self._waited_ns.items()
+        }
+        return min(1.0, sum(self._shares.values()))
+
+    def of(self, thread: int | None) -> float:
+        """The same of one thread, by its native id, as it was when ``share`` was last asked; 0 where it is unknown."""
+        return self._shares.get(str(thread), 0.0)
 
 
 def _waited() -> dict[str, int]:

@@ -149,6 +149,11 @@ class Worker:
                     f"{self.name} cannot start ({error}); free some memory, or leave parts out"
                 ) from None
 
+    @property
+    def native_id(self) -> int | None:
+        """The system's number of its thread; None where none runs."""
+        return None if self._thread is None else self._thread.native_id
+
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread; False when it still runs (it is a daemon and dies with the process)."""
         if self._thread is None:

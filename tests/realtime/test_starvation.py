@@ -50,3 +50,13 @@ def test_waiting_is_told_since_the_last_time(monkeypatch: pytest.MonkeyPatch) ->
     assert starvation.share() == 0.5
     assert starvation.share() == 0.0
     assert starvation.share() == 1.0, "several threads waiting at once are no more than all the time"
+
+
+def test_of_each_thread_it_is_told_how_long_it_waited_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = iter([{"1": 100, "2": 50}, {"1": 100, "2": 50 + 900_000_000}])
+    ticks = iter([0, 1_000_000_000])
+    monkeypatch.setattr("realtime.starvation._waited", lambda: next(counted))
+    monkeypatch.setattr("realtime.starvation.time.monotonic_ns", lambda: next(ticks))
+    starvation = Starvation()
+    assert starvation.share() == 0.9
+    assert [starvation.of(1), starvation.of(2), starvation.of(3), starvation.of(None)] == [0.0, 0.9, 0.0, 0.0]
