@@ -12,7 +12,8 @@ from realtime.config import Config
 from realtime.degrade import Governor, Load
 from realtime.exchange import Exchange
 from realtime.message import Health, LoadState, WorkerState
-from realtime.posts import Capture, Waits
+from realtime.posts import Capture
+from realtime.waits import Waits
 from realtime.workers import Worker
 
 LOSSES = ("overrun samples", "backlog")

@@ -17,13 +17,15 @@ from realtime.clock import Clock, SystemClock
 from realtime.estimator import Report
 from realtime.exchange import Exchange, Outcome
 from realtime.message import WorkerState
-from realtime.posts import Capture, Enrich, Listen, Look, Read, Record, Waits, Words, offer
+from realtime.post_words import Enrich, Read, Words, offer
+from realtime.posts import Capture, Listen, Look, Record
 from realtime.priority import giving_way, share_the_interpreter
 from realtime.sources.base import Frame
 from realtime.stages import use_of
 from realtime.starvation import Starvation
 from realtime.stream import Stream
 from realtime.summary import Summary
+from realtime.waits import Waits
 from realtime.window import AudioRing, LatestFrame
 from realtime.workers import PAUSE_S, STEP_NS, Restarts, Shift, Worker
 
@@ -56,7 +58,8 @@ HEALTH_NS = 1_000_000_000
 WATCH_NS = 1_000_000_000
 """Between two looks at the workers' signs of life."""
 PATIENCE = 0.1
-"""So slowly does a worker's silence count, at least, while the process waits for a processor."""
+"""So slowly does a worker's silence count, at least, while others in the process wait for a processor, whom it may be
+waiting for. While its own thread waits for one it does not count at all."""
 STOP_S = 1.0
 """How long stopping waits for all the workers together; they are daemons, so none can keep the process alive."""
 
@@ -227,7 +230,8 @@ class Pipeline:
             if now_ns - watched_ns >= WATCH_NS:
                 patience = max(PATIENCE, 1 - starvation.share())
                 for worker in self._workers:
-                    worker.watch(round(patience * min(now_ns - watched_ns, STEP_NS)))
+                    awake = patience * (1 - starvation.of(worker.native_id))
+                    worker.watch(round(awake * min(now_ns - watched_ns, STEP_NS)))
                     for modality in FEEDS.get(worker.name, ()) if worker.off else ():
                         stream.switch_off(modality)
                 watched_ns = now_ns

@@ -1,52 +1,23 @@
-"""What each worker does at its post: take what waits, run its stage, hand over what comes out."""
+"""What workers do at their posts with pictures and sound: take what waits, run a stage, hand over what comes out."""
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from realtime.clock import Clock
 from realtime.estimator import Report
 from realtime.exchange import Exchange
 from realtime.hearing import Hearing, Said, Sound
+from realtime.post_words import Words, offer
 from realtime.sources.base import SAMPLE_RATE, AudioSource, Frame, VideoSource
 from realtime.stages import Looking
+from realtime.waits import WAIT_S, Waits
 from realtime.window import AudioRing, LatestFrame
 from realtime.workers import Shift
 
-if TYPE_CHECKING:
-    from realtime.reading import Enriching, Reading
-
 HOP = 2048
 """Samples the speech worker takes at a time, 128 ms; how often it reports is the stage's affair."""
-WAIT_S = 0.25
-"""Longest wait for work; then a sign of life."""
-
-Words = queue.Queue[Said | None]
-"""Transcripts on their way to be read; None ends it."""
-
-
-class Waits:
-    """The longest that a sample waited for its worker since it was last asked, or has been waiting."""
-
-    def __init__(self, waiting_ms: Callable[[], float]) -> None:
-        """``waiting_ms``: of the sample that waits now, while the worker is busy with another."""
-        self._waiting_ms = waiting_ms
-        self._longest_ms = 0.0
-        self._lock = threading.Lock()
-
-    def note(self, waited_ms: float) -> None:
-        with self._lock:
-            self._longest_ms = max(self._longest_ms, waited_ms)
-
-    def longest_ms(self) -> float:
-        """And begin anew."""
-        with self._lock:
-            longest, self._longest_ms = self._longest_ms, 0.0
-        return max(longest, self._waiting_ms())
 
 
 class Capture:
@@ -200,7 +171,7 @@ class Listen:
                     self._utterances = max(self._utterances, outcome.utterance + 1)
                 self._exchange.hand_over(shift, outcome)
                 if isinstance(outcome, Said) and self._words is not None:
-                    offer(self._words, outcome, shift)
+                    offer(self._words, outcome, shift, "unread words")
             shift.drops["overrun samples"] = ring.overruns
             shift.drops["unwritten seconds"] = round(stage.skipped_s)
             shift.beat()
@@ -209,107 +180,3 @@ class Listen:
 
     def _waiting_ms(self) -> float:
         return 0.0 if self._position is None else (self._ring.written - self._position) * 1000 / SAMPLE_RATE
-
-
-class Read:
-    """Runs the text branch on what was said, and passes utterances on to the language model at each pause."""
-
-    def __init__(
-        self,
-        build: Callable[[], Reading],
-        exchange: Exchange,
-        clock: Clock,
-        words: Words,
-        ended: Words | None,
-    ) -> None:
-        self.waits = Waits(self._waiting_ms)
-        self._build, self._exchange, self._clock = build, exchange, clock
-        self._words, self._ended = words, ended
-
-    def __call__(self, shift: Shift) -> None:
-        stage = self._build()
-        self._exchange.use(shift, stage.engines)
-        while not shift.stop.is_set():
-            try:
-                said = self._words.get(timeout=WAIT_S)
-            except queue.Empty:
-                shift.idle()
-                continue
-            if said is None:
-                return
-            if self._superseded(said):
-                continue
-            if said.enrichment is None:
-                self.waits.note(self._age_ms(said))
-            for report in stage.read(said):
-                self._exchange.hand_over(shift, report)
-            ended = self._ended
-            if (said.final or said.paused) and said.enrichment is None and ended is not None:
-                offer(ended, said, shift)
-            shift.beat()
-
-    def go_on_alone(self) -> None:
-        """The language model is off for good, or there is none: nothing is passed on to it any more."""
-        self._ended = None
-
-    def _superseded(self, said: Said) -> bool:
-        """Whether more words of the same utterance are waiting already."""
-        with self._words.mutex:
-            waiting = [other for other in self._words.queue if other is not None]
-        later = (other for other in waiting if other.utterance == said.utterance)
-        return not said.final and any(other.new or other.final for other in later)
-
-    def _age_ms(self, said: Said) -> float:
-        return (self._clock.monotonic_ns() - said.heard_ns) * 1e-6
-
-    def _waiting_ms(self) -> float:
-        with self._words.mutex:
-            waiting = [said for said in self._words.queue if said is not None and said.enrichment is None]
-        return self._age_ms(waiting[0]) if waiting else 0.0
-
-
-class Enrich:
-    """Runs the language model on utterances that have paused or ended; nothing waits for it."""
-
-    def __init__(
-        self, build: Callable[[], Enriching | None], exchange: Exchange, ended: Words, words: Words
-    ) -> None:
-        """``build`` gives None where there is no language model; then the worker ends at once."""
-        self._build, self._exchange, self._ended, self._words = build, exchange, ended, words
-
-    def __call__(self, shift: Shift) -> None:
-        stage = self._build()
-        if stage is None:
-            return
-        try:
-            self._exchange.use(shift, stage.engines)
-            while not shift.stop.is_set():
-                try:
-                    said = self._ended.get(timeout=WAIT_S)
-                except queue.Empty:
-                    shift.idle()
-                    continue
-                if said is None:
-                    return
-                found = stage.enrich(said, shift.idle)
-                shift.beat()
-                if found is not None:
-                    self._exchange.hand_over(shift, found)
-                    offer(self._words, found, shift)
-        finally:
-            stage.close()
-
-
-def offer(words: Words, said: Said | None, shift: Shift | None = None) -> None:
-    """Put without waiting; the oldest gives way, and is counted for ``shift``."""
-    while True:
-        try:
-            words.put_nowait(said)
-            return
-        except queue.Full:
-            try:
-                words.get_nowait()
-                if shift is not None:
-                    shift.drops["unread words"] += 1
-            except queue.Empty:
-                continue

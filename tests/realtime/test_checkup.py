@@ -8,7 +8,7 @@ from realtime.clock import FakeClock
 from realtime.config import Config
 from realtime.exchange import Exchange
 from realtime.message import Health, WorkerState
-from realtime.posts import Waits
+from realtime.waits import Waits
 from realtime.workers import Worker
 
 

@@ -16,7 +16,7 @@ from ecmf.errors import WeightError
 from realtime.clock import FakeClock
 from realtime.exchange import Exchange
 from realtime.hearing import Said
-from realtime.posts import Enrich, Words, offer
+from realtime.post_words import Enrich, Words, offer
 from realtime.reading import Enriching
 from realtime.workers import HANG_S, Shift, Worker
 
@@ -130,8 +130,8 @@ def test_one_that_hangs_is_given_up_and_another_is_loaded(post: Post) -> None:
     post.ended.put(said(2))
     assert hanging.wait(LONG_S)
     for number in range(3, 20):
-        offer(post.ended, said(number), Shift(post.worker))  # whoever speaks on never waits
-    assert post.worker.drops["unread words"] == 13
+        offer(post.ended, said(number), Shift(post.worker), "too many")  # whoever speaks on never waits
+    assert post.worker.drops["too many"] == 13
     for _ in range(round(HANG_S) + 2):
         post.worker.watch(1_000_000_000)
     assert post.worker.restarts == 1

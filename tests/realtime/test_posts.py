@@ -15,7 +15,8 @@ from realtime.estimator import Report
 from realtime.exchange import Exchange
 from realtime.hearing import Said
 from realtime.message import EngineUse
-from realtime.posts import Capture, Read, Words
+from realtime.post_words import Read, Words
+from realtime.posts import Capture
 from realtime.reading import Reading
 from realtime.sources.base import Frame, VideoSource
 from realtime.window import LatestFrame
@@ -90,4 +91,19 @@ def test_without_a_language_model_nothing_is_lost_on_the_way_to_it() -> None:
     worker = Worker("text", post, clock=clock)
     worker.start()
     assert worker.join(30)
-    assert ended.empty() and not worker.drops["unread words"]
+    assert ended.empty() and not worker.drops
+
+
+def test_what_the_language_model_has_no_time_for_is_called_that() -> None:
+    words, ended = cast(Words, queue.Queue(16)), cast(Words, queue.Queue(1))
+    for number in range(3):
+        words.put(said(number, "one", final=True))
+    words.put(None)
+    clock = FakeClock()
+    post = Read(lambda: cast(Reading, Noting()), Exchange(), clock, words, ended)
+    worker = Worker("text", post, clock=clock)
+    worker.start()
+    assert worker.join(30)
+    assert worker.drops == {"unenriched utterances": 2}
+    last = ended.get_nowait()
+    assert last is not None and last.utterance == 2
