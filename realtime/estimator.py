@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecmf.cue import MODALITIES, Cue, Modality
-from ecmf.head import EXPERTS, FusionHead
+from ecmf.head import EXPERTS, Fused, FusionHead
 from ecmf.smoothing import Smoother, SmoothingOptions
+from realtime.pace import Pace
 from realtime.sources.base import CaptureClock
 from realtime.speaker import SHAPES, Activity, Speaker
 
@@ -76,28 +77,6 @@ class Decision:
     modalities: Mapping[Modality, Standing]
     bbox: tuple[float, float, float, float] | None
     stage_ms: Mapping[str, float] = field(default_factory=dict)
-
-
-class Pace:
-    """Lets through at most ``rate`` triggers a second per person; discards the others, never delays one.
-
-    A due time that moves on a grid keeps the mean rate when triggers jitter; a tenth of a period is forgiven.
-    """
-
-    def __init__(self, rate: float) -> None:
-        self._period_ns = round(1e9 / rate)
-        self._due_ns: dict[Person, int] = {}
-
-    def admit(self, person: Person, now_ns: int) -> bool:
-        due = self._due_ns.get(person)
-        if due is not None and now_ns < due - self._period_ns // 10:
-            return False
-        late = due is None or now_ns > due + self._period_ns
-        self._due_ns[person] = (now_ns if late or due is None else due) + self._period_ns
-        return True
-
-    def forget(self, person: Person) -> None:
-        self._due_ns.pop(person, None)
 
 
 class Estimator:
@@ -201,61 +180,51 @@ class Estimator:
         now_ns: int,
         stages: dict[str, float],
     ) -> Decision:
+        cues = self._cues_of(person, now_ns)
+        began = self._perf()
+        fused = self._head.fuse(cues, now_ns)
+        stages["fusion"] = (self._perf() - began) * 1e3
+        label = confidence = raw = smoothed = reason = None
+        if fused is None:
+            self._smoothers.pop(person, None)
+            reason = self._why_nothing(cues, now_ns)
+        else:
+            began = self._perf()
+            smoother = self._smoothers.setdefault(person, Smoother(self._head.labels, self._smoothing))
+            mean, best = smoother.update(fused.probs, now_ns)
+            stages["smoothing"] = (self._perf() - began) * 1e3
+            if smoother.sure(self._head.abstain_below):
+                label, raw, smoothed = best, fused.probs, mean
+                confidence = float(mean[self._head.labels.index(best)])
+            else:
+                reason = "low_confidence"
+        return Decision(
+            person=person,
+            trigger=trigger,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            label=label,
+            confidence=confidence,
+            reason=reason,
+            raw=raw,
+            smoothed=smoothed,
+            modalities=self._states(cues, fused, now_ns),
+            bbox=cues["face"].bbox if "face" in cues else None,
+            stage_ms=stages,
+        )
+
+    def _cues_of(self, person: Person, now_ns: int) -> dict[Modality, Cue]:
+        """The person's own face, the scene, and the voice and words where they are that person's."""
         cues: dict[Modality, Cue] = {}
-        face = self._faces.get(person) if person is not None else None
-        if face is not None:
-            cues["face"] = face
+        if person is not None and person in self._faces:
+            cues["face"] = self._faces[person]
         if "scene" in self._shared:
             cues["scene"] = self._shared["scene"]
         if "voice" in self._shared and person == self.owner(now_ns):
             cues["voice"] = self._shared["voice"]
         if "text" in self._shared and person == self._words_owner(now_ns):
             cues["text"] = self._shared["text"]
-        began = self._perf()
-        fused = self._head.fuse(cues, now_ns)
-        stages["fusion"] = (self._perf() - began) * 1e3
-        if fused is None:
-            self._smoothers.pop(person, None)
-            return Decision(
-                person, trigger, start_ns, end_ns, None, None, self._why_nothing(cues, now_ns), None, None,
-                self._states(cues, {}, {}, now_ns), face.bbox if face else None, stages,
-            )  # fmt: skip
-        began = self._perf()
-        smoother = self._smoothers.setdefault(person, Smoother(self._head.labels, self._smoothing))
-        smoothed, label = smoother.update(fused.probs, now_ns)
-        stages["smoothing"] = (self._perf() - began) * 1e3
-        states = self._states(cues, fused.weights, fused.quality, now_ns)
-        bbox = face.bbox if face else None
-        confidence = float(smoothed[self._head.labels.index(label)])
-        if not smoother.sure(self._head.abstain_below):
-            return Decision(
-                person,
-                trigger,
-                start_ns,
-                end_ns,
-                None,
-                None,
-                "low_confidence",
-                None,
-                None,
-                states,
-                bbox,
-                stages,
-            )
-        return Decision(
-            person,
-            trigger,
-            start_ns,
-            end_ns,
-            label,
-            confidence,
-            None,
-            fused.probs,
-            smoothed,
-            states,
-            bbox,
-            stages,
-        )
+        return cues
 
     def _why_nothing(self, cues: Mapping[Modality, Cue], now_ns: int) -> str:
         weak = self._head.usable(cues, now_ns).keys() & set(EXPERTS)
@@ -275,20 +244,15 @@ class Estimator:
         return "no_person" if fresh else "stale"
 
     def _states(
-        self,
-        cues: Mapping[Modality, Cue],
-        weights: Mapping[Modality, float],
-        quality: Mapping[Modality, float],
-        now_ns: int,
+        self, cues: Mapping[Modality, Cue], fused: Fused | None, now_ns: int
     ) -> dict[Modality, Standing]:
         states: dict[Modality, Standing] = {}
         for modality in MODALITIES:
             cue = cues.get(modality)
             age_ms = (now_ns - cue.end_ns) * 1e-6 if cue is not None else None
-            if cue is not None and modality in weights:
-                states[modality] = Standing(
-                    True, weights[modality], age_ms, quality[modality], cue.probs, None
-                )
+            if cue is not None and fused is not None and modality in fused.weights:
+                weight, quality = fused.weights[modality], fused.quality[modality]
+                states[modality] = Standing(True, weight, age_ms, quality, cue.probs)
                 continue
             if modality not in self._enabled:
                 reason = "off"

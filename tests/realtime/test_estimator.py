@@ -13,7 +13,8 @@ from ecmf.branches.face.blendshapes import NAMES
 from ecmf.cue import Cue, Modality
 from ecmf.head import EVIDENCE, EXPERTS, MAX_AGE_S, Fused, aged_quality
 from ecmf.labels import EKMAN
-from realtime.estimator import Decision, Estimator, Pace, Report
+from realtime.estimator import Decision, Estimator, Report
+from realtime.pace import Pace
 from realtime.speaker import SHAPES, Activity
 
 MS = 1_000_000
