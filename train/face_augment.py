@@ -75,12 +75,9 @@ def augment(
     torch_rng: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """``uint8[b, s, s]`` and ``float32[b, 52]`` -> float32[b, 1, size, size] (0 to 255) and float32[b, 52]."""
-    mirrored = rng.random(len(face)) < 0.5
-    face = np.where(mirrored[:, None, None], face[:, :, ::-1], face)
-    shapes = np.where(mirrored[:, None], shapes[:, MIRRORED], shapes)
+    x, shapes = move(face, shapes, size, how, rng)
     known = (shapes.any(axis=1) & (rng.random(len(face)) >= how.shapes_missing)).astype(np.float32)
     noisy = shapes + rng.normal(0, how.shapes_noise, shapes.shape).astype(np.float32)
-    x = _pose(torch.from_numpy(np.ascontiguousarray(face, np.float32))[:, None], size, how, rng)
     x = _light(x, how, rng)
     x = _small(x, how, rng)
     x = _sharpen(x, how, rng)
@@ -88,6 +85,23 @@ def augment(
     x = _jpeg(x.clamp_(0, 255), how, rng)
     _cover(x, how, rng)
     return x, torch.from_numpy(np.clip(noisy, 0, 1) * known[:, None])
+
+
+def move(
+    face: NDArray[np.uint8],
+    shapes: NDArray[np.float32],
+    size: int,
+    how: Augmentation,
+    rng: np.random.Generator,
+) -> tuple[Tensor, NDArray[np.float32]]:
+    """Half of the pictures mirrored, all turned, scaled and shifted: what leaves the expression as it is.
+
+    ``uint8[b, s, s]`` and ``float32[b, 52]`` -> float32[b, 1, size, size] (0 to 255) and float32[b, 52].
+    """
+    mirrored = rng.random(len(face)) < 0.5
+    face = np.where(mirrored[:, None, None], face[:, :, ::-1], face)
+    shapes = np.where(mirrored[:, None], shapes[:, MIRRORED], shapes)
+    return _pose(torch.from_numpy(np.ascontiguousarray(face, np.float32))[:, None], size, how, rng), shapes
 
 
 def _uniform(rng: np.random.Generator, bound: float, count: int) -> Tensor:

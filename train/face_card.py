@@ -6,20 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from ecmf.labels import EKMAN, FERPLUS
+from train.face_examples import Student
 
 _HEAD = """# Face expression network
 
-Two networks over the aligned grey face ({size} x {size} pixels), each joined by 52 blendshapes: a small residual
-network of plain 3 x 3 convolutions, and EfficientNet-lite0's first six stages; {parameters:.2f} million parameters,
-stored in half and used in single precision. Out come both embeddings side by side and the mean of the two networks'
-log-odds of eight expressions; the live system folds contempt into disgust. The graph looks at the face and its mirror
-image and gives the mean. It reads what a face *shows*, in one instant; it does not know what a person feels.
+{what} {parameters:.2f} million parameters, stored in half and used in single precision. {sides} The live system folds
+contempt into disgust. It reads what a face *shows*, in one instant; it does not know what a person feels.
 
 ## How it was trained
 On soft vote labels, with augmentation that imitates webcams (small, blurred, dark, noisy, covered faces), by
-`python -m train.fit --recipe face`; the recipe lies beside this card as `recipe.toml`. The residual network started
-from nothing, the other from ImageNet weights, whose first three stages stay as they are.{note} Temperature
-({temperature:.3f}) and prior correction were chosen on FER+ valid, where accuracy is {chosen}.
+`python -m train.fit --recipe face`; the recipe lies beside this card as `recipe.toml`. {origin}{note}
+Temperature ({temperature:.3f}) and prior correction were chosen on FER+ valid, where accuracy is {chosen}.
 The test pictures served for the figures below and for no choice.
 
 | data | used for | licence |
@@ -35,6 +32,25 @@ two of its splits; its labels are noisy.
 
 The code is Apache-2.0. Whether weights trained on FER2013's pictures may be used commercially is for the user to judge.
 """
+
+_PAIR = """Two networks over the aligned grey face ({size} x {size} pixels), each joined by 52 blendshapes: a small
+residual network of plain 3 x 3 convolutions, and EfficientNet-lite0's first six stages. Out come both embeddings side
+by side and the mean of the two networks' log-odds of eight expressions."""
+
+_PAIR_ORIGIN = """The residual network started from nothing, the other from ImageNet weights, whose first three stages
+stay as they are."""
+
+_ONE = """One small residual network of plain 3 x 3 convolutions over the aligned grey face ({size} x {size} pixels),
+joined by 52 blendshapes. Out come an embedding and the log-odds of eight expressions."""
+
+_ONE_ORIGIN = """Two networks were trained first: a residual network of the same kind, from nothing, and
+EfficientNet-lite0's first six stages, from ImageNet weights whose first three stages stay as they are. What the two
+say together, of a face and its mirror image, taught the one network that is shipped ("{start}" gave its first
+weights): for {epochs} epochs, on {views} augmented copies of the training pictures and {calm_views} less augmented ones
+that the two had judged, its target was {teacher:.0%} their answer and {votes:.0%} the people's votes."""
+
+_MIRROR = "The graph looks at the face and its mirror image and gives the mean."
+_ALONE = "The graph looks at the face once."
 
 _USE = """
 ## Limits
@@ -55,6 +71,8 @@ def write(
     metrics: Mapping[str, Any],
     *,
     size: int,
+    student: Student | None,
+    mirror: bool,
     parameters: int,
     temperature: float,
     counts: Mapping[str, int],
@@ -64,7 +82,9 @@ def write(
 ) -> str:
     """The card's Markdown. ``metrics``: what ``train.evaluate_face.evaluate`` returns; ``counts``: pictures by use.
 
-    ``valid``: accuracy on FER+ valid of each member and of all ("together"); ``note``: a sentence on this training.
+    ``student``: how the shipped network was taught; None: the members themselves are shipped. ``mirror``: whether the
+    graph looks at the mirror image too. ``valid``: accuracy on FER+ valid of each member, of all ("together") and of
+    the student; ``note``: a sentence on this training.
     """
     eight, seven, mux = metrics["ferplus_test_8"], metrics["ferplus_test_7"], metrics["muxspace_test"]
     part = metrics["ferplus_test_8_by_alignment"]
@@ -75,7 +95,11 @@ def write(
     )
     lines = [
         _HEAD.format(
-            size=size,
+            what=(_ONE if student else _PAIR).format(size=size),
+            sides=_MIRROR if mirror else _ALONE,
+            origin=_ONE_ORIGIN.format(**vars(student), votes=1 - student.teacher)
+            if student
+            else _PAIR_ORIGIN,
             parameters=parameters / 1e6,
             temperature=temperature,
             mux_weight=mux_weight,

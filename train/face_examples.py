@@ -17,6 +17,8 @@ from train.datasets import ferplus, muxspace
 from train.face_augment import Augmentation
 
 KINDS = ("tuned", "residual")
+STUDENT = "student"
+"""Its table in the recipe and its folder beside the members'; no member may have this name."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,30 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Student(Plan):
+    """How one network learns what the members say together; what is not given is as for the member ``start``."""
+
+    start: str = ""
+    """The member whose weights it starts from; a residual one."""
+    views: int = 4
+    """Augmented copies of the training pictures that the members judge, used in turn."""
+    calm_views: int = 2
+    """The same from epoch ``calm_from`` on, with weaker augmentation."""
+    nudge: float = 0.4
+    """Every epoch turns, scales and shifts the copies anew, by this share of the augmentation's strengths."""
+    teacher: float = 0.7
+    """Share of the members' answer in the target; the rest are the votes."""
+    mirror: bool = False
+    """Whether the exported graph looks at the mirror image too, which doubles its time."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What ``train/recipes/face.toml`` may say; see its comments."""
 
     members: Mapping[str, Plan]
+    student: Student | None = None
+    """None: the members themselves are shipped."""
     seed: int = 1
     size: int = 56
     batch: int = 64
@@ -69,17 +91,26 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
     values = dict(values)
     strengths = values.pop("augmentation", {})
     members = values.pop("members", {})
+    student = values.pop(STUDENT, {})
     if not members:
         raise UsageError("face recipe: no members; it needs at least one table [members.NAME] with a kind")
     kinds = [(values, Recipe), (strengths, Augmentation), *((plan, Plan) for plan in members.values())]
+    kinds.append((student, Student))
     for given, kind in kinds:
         unknown = given.keys() - {f.name for f in fields(kind)}
         if unknown:
             raise UsageError(
                 f"face recipe: unknown keys {sorted(unknown)}; known: {sorted(f.name for f in fields(kind))}"
             )
+    if STUDENT in members:
+        raise UsageError(f"face recipe: members.{STUDENT}: this name is the student's; choose another")
     plans = {name: _plan(name, plan) for name, plan in members.items()}
-    return Recipe(**values, members=plans, augmentation=Augmentation(**strengths))
+    return Recipe(
+        **values,
+        members=plans,
+        student=_student(student, plans) if student else None,
+        augmentation=Augmentation(**strengths),
+    )
 
 
 def _plan(name: str, values: Mapping[str, Any]) -> Plan:
@@ -89,6 +120,15 @@ def _plan(name: str, values: Mapping[str, Any]) -> Plan:
         )
     lists = {key: tuple(values[key]) for key in ("channels", "blocks") if key in values}
     return Plan(**{**values, **lists})
+
+
+def _student(values: Mapping[str, Any], members: Mapping[str, Plan]) -> Student:
+    start = members.get(values.get("start", ""))
+    if start is None or start.kind != "residual":
+        raise UsageError(
+            f"face recipe: student.start is {values.get('start')!r}; name a member whose kind is residual"
+        )
+    return Student(**{**{f.name: getattr(start, f.name) for f in fields(Plan)}, **values})
 
 
 @dataclass(frozen=True)

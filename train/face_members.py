@@ -25,11 +25,15 @@ def weighted(answers: Sequence[NDArray[np.float32]], shares: Sequence[float]) ->
 class Members(nn.Module):
     """Crop and blendshapes -> the members' embeddings side by side, and the mean of their log-odds.
 
-    Each embedding is the mean over a face and its mirror image: what people judge does not depend on the side.
+    With ``mirror`` each embedding is the mean over a face and its mirror image: what people judge does not depend
+    on the side.
     """
 
-    def __init__(self, nets: Sequence[FaceNet | ResidualNet], shares: Sequence[float]) -> None:
+    def __init__(
+        self, nets: Sequence[FaceNet | ResidualNet], shares: Sequence[float], *, mirror: bool = True
+    ) -> None:
         super().__init__()
+        self.mirror = mirror
         self.nets = nn.ModuleList(nets)
         self._widths = [net.classify.in_features for net in nets]
         self.classify = nn.Linear(sum(self._widths), nets[0].classify.out_features)
@@ -53,6 +57,9 @@ class Members(nn.Module):
         """``face``: float32[b, 1, s, s], grey levels 0 to 255; ``blendshapes``: float32[b, 52] in [0, 1], all
         zero when unknown. Returns the embedding float32[b, d] (not negative) and logits float32[b, 8].
         """
+        if not self.mirror:
+            embedding = torch.cat([net(face, blendshapes)[0] for net in self.nets], dim=1)
+            return embedding, self.classify(embedding)
         both = torch.cat([face, face.flip(3)])
         shapes = torch.cat([blendshapes, blendshapes[:, self.source]])
         seen = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ T = TypeVar("T")
 Member = FaceNet | ResidualNet
 Pool = Callable[[Member, Tensor], Tensor]
 """(member, grey levels float32[b, 1, s, s]) -> pooled features float32[b, c]."""
+Batches = Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]
+"""Faces float32[b, 1, s, s], blendshapes float32[b, 52], targets float32[b, 8], weights float32[b]."""
 
 
 def build(plan: Plan) -> Member:
@@ -80,9 +83,7 @@ class Stem:
         return out.contiguous(memory_format=torch.channels_last)
 
 
-def batches(
-    examples: Examples, recipe: Recipe, plan: Plan, epoch: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def batches(examples: Examples, recipe: Recipe, plan: Plan, epoch: int) -> Batches:
     """Augmented batches of one epoch; the same for the same seed and epoch, whatever ran before."""
     rng = np.random.default_rng([recipe.seed, epoch])
     torch_rng = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
@@ -143,13 +144,19 @@ def train(
     *,
     threads: int = 1,
     stop_after: int | None = None,
+    start: Member | None = None,
+    source: Callable[[int], Batches] | None = None,
 ) -> Member:
     """Train or go on training in ``folder``; returns the averaged weights.
 
-    ``log(text)`` receives one line an epoch; ``stop_after``: epochs to do in this call.
+    ``log(text)`` receives one line an epoch; ``stop_after``: epochs to do in this call; ``start``: a member of the
+    same plan whose weights are the first ones; ``source(epoch)``: batches of the training examples in place of
+    those with votes.
     """
     torch.manual_seed(recipe.seed)
     net = build(plan)
+    if start is not None:
+        net.load_state_dict(start.state_dict())
     pool = pooling(net, threads)
     average = copy.deepcopy(net)
     for model in (net, average):
@@ -161,10 +168,11 @@ def train(
     balance = torch.from_numpy(label_weights(parts, recipe.label_balance))
     steps = len(parts) // recipe.batch
     checkpoint = folder / "checkpoint.pt"
+    settings = repr((replace(recipe, members={}, student=None), plan))
     first = 0
     if checkpoint.is_file():
         stored = torch.load(checkpoint, weights_only=True)
-        if stored["recipe"] != repr((recipe, plan)):
+        if stored["recipe"] != settings:
             raise UsageError(f"{checkpoint} belongs to another recipe; choose another folder or delete it")
         net.load_state_dict(stored["net"])
         average.load_state_dict(stored["average"])
@@ -187,7 +195,8 @@ def train(
         running = 0.0
         with Progress(*columns, transient=True) as bar:
             task = bar.add_task(f"epoch {epoch + 1}/{plan.epochs}", total=steps, rate="")
-            for step, (face, shapes, target, weight) in enumerate(ahead(batches(parts, recipe, plan, epoch))):
+            part = source(epoch) if source else batches(parts, recipe, plan, epoch)
+            for step, (face, shapes, target, weight) in enumerate(ahead(part)):
                 for group in optimizer.param_groups:
                     group["lr"] = schedule(plan, epoch + step / steps)
                 pooled = pool(net, face)
@@ -208,7 +217,7 @@ def train(
         save(
             checkpoint,
             {
-                "recipe": repr((recipe, plan)),
+                "recipe": settings,
                 "net": net.state_dict(),
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
