@@ -9,9 +9,8 @@ from typing import Any, get_args, get_type_hints
 
 from ecmf.errors import UsageError, need
 from realtime.message import CameraState, Estimate, Health, Message, MicrophoneState
+from realtime.metrics_server import HOST, MetricsServer
 
-HOST = "127.0.0.1"
-"""Loopback only: whoever is to read it from elsewhere puts a proxy with access control before it."""
 BUCKETS_S = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0)
 
 
@@ -41,7 +40,7 @@ class Metrics:
         self._last: dict[str, Estimate] = {}
         registry.register(self)
         try:
-            self._server, self._thread = self._client.start_http_server(port, HOST, registry)
+            self._server = MetricsServer(self._client.make_wsgi_app(registry), port)
         except OSError as error:
             raise UsageError(_refusal(port, error)) from None
 
@@ -59,9 +58,7 @@ class Metrics:
                 self._health[message.source] = message
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(1.0)
+        self._server.close()
 
     def collect(self) -> Iterator[Any]:
         """What the last messages say, as Prometheus' metric families; called for every scrape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import urllib.error
 import urllib.request
@@ -138,8 +139,35 @@ def test_no_word_and_no_face_box_is_served(scraped: Scraped) -> None:
 def test_only_this_machine_is_answered(scraped: Scraped) -> None:
     with socket.socket() as probe:
         probe.connect(("127.0.0.1", scraped.port))
-    listening = scraped.metrics._server.socket.getsockname()
-    assert listening[0] == "127.0.0.1"
+    assert scraped.metrics._server.address == ("127.0.0.1", scraped.port)
+
+
+def status(port: int, host: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/metrics", headers={"Host": host})
+    code = connection.getresponse().status
+    connection.close()
+    return code
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:{}", "127.0.0.1:{}", "127.1.2.3", "[::1]:{}", "LOCALHOST."]
+)
+def test_by_a_loopback_name_it_is_answered(scraped: Scraped, host: str) -> None:
+    assert status(scraped.port, host.format(scraped.port)) == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example:{}", "192.168.1.7", "localhost.evil.example", "127.0.0.1.evil.example"]
+)
+def test_a_page_that_made_its_name_mean_this_machine_reads_nothing(scraped: Scraped, host: str) -> None:
+    assert status(scraped.port, host.format(scraped.port)) == 403
+
+
+def test_a_scraper_without_a_host_header_is_answered(scraped: Scraped) -> None:
+    with socket.create_connection(("127.0.0.1", scraped.port), 30) as old:
+        old.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert b" 200 " in old.makefile("rb").readline()
 
 
 def test_after_closing_nobody_answers() -> None:
