@@ -25,6 +25,7 @@ class AotiBackend:
     """Needs nothing beyond torch; a package must be built on the device that runs it."""
 
     name = "aoti"
+    revision = 1
 
     def __init__(self, device: str = "cuda") -> None:
         """``device``: cuda, or cpu to compile with the system's C++ compiler."""

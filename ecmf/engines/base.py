@@ -68,6 +68,9 @@ class Backend(Protocol):
     """A compiler and runtime, e.g. OpenVINO."""
 
     name: str
+    revision: int
+    """Of what ``build`` asks the compiler for. Raise it with every change there, so that engines built before are not
+    taken for new ones."""
 
     def probe(self) -> tuple[bool, str]:
         """Whether it can run here, and why not. Never raises."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ecmf.bundle import Bundle, sha256_of
+from ecmf.engines import graph
 from ecmf.engines.base import Backend, Engine, EngineSpec, Unsuitable
 from ecmf.engines.shared import share
 from ecmf.errors import EngineError, MissingExtra
@@ -55,7 +56,8 @@ class Record:
 
 def key(bundle: Bundle, backend: Backend, spec: EngineSpec) -> str:
     """Folder name: readable parts, then a hash of everything the engine depends on."""
-    parts = (bundle.sha256, backend.name, backend.identity(), _spec(spec))
+    twin = bundle.manifest.files.get(graph.INT8) if spec.precision == "int8" else None
+    parts = (bundle.sha256, twin, backend.name, backend.identity(), backend.revision, _spec(spec))
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     return f"{bundle.manifest.name}-{backend.name}-{spec.precision}-{digest}"
 

@@ -60,6 +60,7 @@ class OnnxRuntimeEngine:
 
 class OnnxRuntimeBackend:
     name = "onnxruntime"
+    revision = 1
 
     def probe(self) -> tuple[bool, str]:
         try:

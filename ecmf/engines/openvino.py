@@ -110,6 +110,7 @@ class OpenVinoEngine:
 
 class OpenVinoBackend:
     name = "openvino"
+    revision = 1
 
     def probe(self) -> tuple[bool, str]:
         try:

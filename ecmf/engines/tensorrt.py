@@ -18,6 +18,8 @@ from ecmf.errors import EngineError, need
 class TensorRtBackend:
     """Compiles ONNX into a TensorRT engine. RTX engines can be built for a GPU that is not here."""
 
+    revision = 1
+
     def __init__(self, name: str, module: str, extra: str) -> None:
         """``module``: what to import, ``tensorrt`` or ``tensorrt_rtx``; ``extra``: what brings it."""
         self.name = name

@@ -19,6 +19,7 @@ from ecmf.errors import EngineError, need
 
 class TorchTensorRtBackend:
     name = "torch-tensorrt"
+    revision = 1
 
     def probe(self) -> tuple[bool, str]:
         found, reason = cuda.find()

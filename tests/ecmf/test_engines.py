@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle, Manifest, Port, write_bundle
-from ecmf.engines import cache
+from ecmf.engines import cache, graph
 from ecmf.engines.base import EngineSpec
 from ecmf.engines.choose import BACKENDS, open_engine
 from ecmf.errors import EngineError, UsageError
@@ -143,6 +144,26 @@ def test_another_version_or_device_gets_its_own_engine(
     open_engine(bundle, backend="onnxruntime")
     assert {record.identity for _, record in cache.records()} >= {"onnxruntime-99.0-other"}
     assert len(list(cache.records())) == 2
+
+
+def test_another_way_of_building_gets_its_own_engine(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = BACKENDS["onnxruntime"]
+    before = cache.key(bundle, backend, EngineSpec())
+    monkeypatch.setattr(type(backend), "revision", backend.revision + 1)
+    assert cache.key(bundle, backend, EngineSpec()) != before
+
+
+def test_an_engine_of_another_int8_twin_is_another(bundle: Bundle) -> None:
+    backend, spec = BACKENDS["onnxruntime"], EngineSpec("int8")
+    twins = [
+        replace(
+            bundle, manifest=replace(bundle.manifest, files={**bundle.manifest.files, graph.INT8: sha256})
+        )
+        for sha256 in ("1" * 64, "2" * 64)
+    ]
+    first, second = (cache.key(twin, backend, spec) for twin in twins)
+    assert first != second
+    assert len({cache.key(twin, backend, EngineSpec()) for twin in twins}) == 1, "fp32 does not read it"
 
 
 def test_an_unwritable_cache_is_a_warning(
