@@ -1,4 +1,4 @@
-"""What got faster or slower between two runs, and whether the difference is more than noise.
+"""What got better or worse between two runs, and whether the difference is more than noise.
 
 Two JSON files of the same benchmark: the noise is the spread between equal stretches of each run, which says nothing
 about what differs from one run to the next. With --commits both are checked out and run in turn, several times, and
@@ -22,17 +22,33 @@ from typing import Any, Literal
 import numpy as np
 
 from bench import results
-from bench.figures import figures_of
-from bench.latency import measure
+from bench.figures import LAST_STEPS, caution, figures_of
+from bench.latency import WARM_UP_S, measure
 from bench.results import Record
 from ecmf.errors import EcmfError, UsageError, need
 
 Samples = Mapping[str, Sequence[float]]
 """Figure -> its values; less is better in all of them."""
-Verdict = Literal["faster", "slower", "no difference", "unknown"]
+Verdict = Literal["better", "worse", "no difference", "unknown"]
 
 T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14)
 """Student's t, two-sided 95 %, for 1 to 14 degrees of freedom; 2 beyond."""
+
+
+WIDTH = 132
+"""Columns of the table where no terminal tells how wide it is."""
+START_S = 3.0
+"""About as long does a start with warm caches take."""
+CHIEF = (
+    "capture to subscriber, face, p50 ms",
+    "capture to subscriber, face, p95 ms",
+    "capture to subscriber, voice, p95 ms",
+    f"{LAST_STEPS}, p50 ms",
+    "cores",
+    "rss_mb",
+    "cold_start_s",
+)
+"""What there are targets for: shown in any case; of the rest only what differs."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class Change:
             return "unknown"
         if abs(self.after - self.before) <= self.noise:
             return "no difference"
-        return "slower" if self.after > self.before else "faster"
+        return "worse" if self.after > self.before else "better"
 
 
 def main() -> int:
@@ -61,6 +77,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each commit (3)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each run, warm-up excluded (15)")
     parser.add_argument("--source", default="demo", help="demo, or a file (demo)")
+    parser.add_argument("--all", action="store_true", help="show every figure, not only the chief ones")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the comparison to OUT")
     parser.add_argument(
         "--live", nargs=argparse.REMAINDER, default=[], help="what follows goes to ecmf-live (with --commits)"
@@ -77,11 +94,11 @@ def main() -> int:
         else:
             first, second = (results.load(path) for path in options.files)
             for line in cautions(first, second):
-                print(f"compare: {line}", file=sys.stderr)
+                tell(line)
             before, after = samples(first), samples(second)
             names = tuple(path.name for path in options.files)
         changes = compare(before, after)
-        show(changes, names)
+        show(changes, names, everything=options.all)
         if options.json:
             rows = [
                 {
@@ -101,13 +118,18 @@ def main() -> int:
     return 0
 
 
+def tell(line: str) -> None:
+    """How it goes, beside the table."""
+    print(f"compare: {line}", file=sys.stderr, flush=True)
+
+
 def samples(record: Record) -> dict[str, list[float]]:
     """The figures of a record: of its blocks where it has any, else single values of times and costs."""
     if "blocks" in record:
         found = {name: list(values) for name, values in record["blocks"].items() if values}
         single = {name: [float(record[name])] for name in ("rss_mb", "cold_start_s") if name in record}
         return found | single
-    measured = {key: value for key, value in record.items() if key not in ("machine", "options")}
+    measured = {key: value for key, value in record.items() if key not in ("machine", "options", "limits")}
     return {name: [value] for name, value in _leaves(measured) if name.rpartition(" ")[2] in _LESS_IS_BETTER}
 
 
@@ -166,24 +188,38 @@ def cautions(first: Record, second: Record) -> list[str]:
         raise UsageError(
             f"{first['benchmark']} and {second['benchmark']} are two benchmarks; give two runs of one"
         )
-    return [
-        f"{name} differs: {first.get(name)} and {second.get(name)}"
-        for name in ("machine", "options", "engine", "model")
-        if first.get(name) != second.get(name)
-    ]
+    differ = []
+    for name in ("machine", "options", "engine", "model"):
+        one, other = first.get(name), second.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            parts = [(f"{name} {key}", one.get(key), other.get(key)) for key in one.keys() | other.keys()]
+        else:
+            parts = [(name, one, other)]
+        differ += [f"{what} differs: {a} and {b}" for what, a, b in sorted(parts, key=str) if a != b]
+    busy = caution(max(float(record.get("other_cores", 0.0)) for record in (first, second)))
+    return [*differ, busy] if busy else differ
 
 
 def alternate(options: argparse.Namespace) -> tuple[Samples, Samples]:
     """Latency of both commits, in turn, the order swapped every round. Raises UsageError for an unknown commit."""
     found: list[dict[str, list[float]]] = [defaultdict(list), defaultdict(list)]
+    runs = 2 * options.rounds
+    minutes = math.ceil(runs * (options.seconds + WARM_UP_S + START_S) / 60)
+    tell(f"{runs} runs of {options.seconds:g} s, about {minutes} min")
+    other = 0.0
     with worktree(options.commits[0]) as first, worktree(options.commits[1]) as second:
         for number in range(options.rounds):
             order = (0, 1) if number % 2 == 0 else (1, 0)
             for which in order:
-                print(f"compare: round {number + 1}, {options.commits[which]}", file=sys.stderr, flush=True)
+                tell(f"round {number + 1} of {options.rounds}, {options.commits[which]}")
                 run = measure(options.source, options.seconds, options.live, (first, second)[which])
-                for name, value in chief(figures_of(run)).items():
+                figures = figures_of(run)
+                other = max(other, figures["other_cores"])
+                for name, value in chief(figures).items():
                     found[which][name].append(value)
+    busy = caution(other)
+    if busy:
+        tell(busy)
     return found[0], found[1]
 
 
@@ -218,25 +254,34 @@ def worktree(commit: str) -> Iterator[Path]:
             subprocess.run(["git", "worktree", "remove", "--force", str(path)], cwd=here, check=False)
 
 
-def show(changes: Sequence[Change], names: Sequence[str]) -> None:
-    """The table for people."""
-    console, table = need("rich.console", "live").Console(), need("rich.table", "live")
-    view = table.Table()
+def show(changes: Sequence[Change], names: Sequence[str], *, everything: bool) -> None:
+    """The verdict in a sentence, and the table for people: what differs, then what there are targets for."""
+    told = [change for change in changes if change.noise is not None]
+    differing = [change for change in told if change.verdict != "no difference"]
+    rest = [change for change in changes if change not in differing]
+    shown = differing + [change for change in rest if change.name in CHIEF or everything]
+    if not told or not shown:  # single values, of which nothing can be said but what they are
+        shown = list(changes)
+    console = need("rich.console", "live").Console(width=None if sys.stdout.isatty() else WIDTH)
+    view = need("rich.table", "live").Table(box=need("rich.box", "live").SIMPLE_HEAD)
     for column in ("", *names, "change", "noise", ""):
-        view.add_column(column, justify="right" if column else "left")
-    for change in changes:
+        view.add_column(column, justify="right" if column else "left", no_wrap=bool(column))
+    for change in shown:
         difference = change.after - change.before
         share = f" ({difference / change.before:+.0%})" if change.before else ""
         spread = "" if change.noise is None else f"± {change.noise:.3g}"
         numbers = (f"{change.before:.4g}", f"{change.after:.4g}", f"{difference:+.3g}{share}", spread)
         view.add_row(change.name, *numbers, change.verdict)
     console.print(view)
-    told = [change for change in changes if change.noise is not None]
-    surprises = round(0.05 * len(told), 1)
-    console.print(
-        f"{len(told)} figures with a noise estimate; about {surprises:g} of them would differ by chance alone",
-        highlight=False,
-    )
+    count = {verdict: sum(change.verdict == verdict for change in told) for verdict in ("better", "worse")}
+    lines = [
+        f"Of {len(told)} figures with a noise estimate, {names[1]} is better in {count['better']} and worse in "
+        f"{count['worse']} by more than noise; about {0.05 * len(told):.0f} would be by chance alone."
+    ]
+    if len(shown) < len(changes):
+        lines.append(f"{len(changes) - len(shown)} further figures show no difference; --all prints them.")
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

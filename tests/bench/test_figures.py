@@ -175,7 +175,7 @@ def test_what_got_slower_is_said(run: Run) -> None:
     changes = {c.name: c for c in compare.compare(compare.samples(before), compare.samples(after))}
     face = changes["capture to subscriber, face, p50 ms"]
     assert face.after - face.before == pytest.approx(3.0, abs=0.01)
-    assert face.verdict == "slower"
+    assert face.verdict == "worse"
     assert changes[f"{RECEIVE}, p50 ms"].verdict == "no difference"
     with pytest.raises(UsageError, match="two benchmarks"):
         compare.cautions(before, {**after, "benchmark": "throughput"})
