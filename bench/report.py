@@ -14,11 +14,22 @@ from pathlib import Path
 from bench import plots, results
 from bench.figures import caution
 from bench.report_sections import SECTIONS, anything, plain
+from bench.report_summary import summary
 from bench.results import Record
 from ecmf.errors import DataError, EcmfError
 
 HERE = Path(__file__).parent
-ORDER = ("latency", "annotation", "throughput", "accuracy", "transcription", "enrichment", "engines", "soak")
+ORDER = (
+    "latency",
+    "annotation",
+    "throughput",
+    "accuracy",
+    "live_words",
+    "transcription",
+    "enrichment",
+    "engines",
+    "soak",
+)
 """Sections in this order, others behind them."""
 TITLES = {
     "latency": "Latency of the live pipeline",
@@ -26,6 +37,7 @@ TITLES = {
     "throughput": "Cameras with sound on one machine",
     "accuracy": "The face branch beside other packages",
     "transcription": "Words",
+    "live_words": "Words in the live program",
     "enrichment": "What a language model adds to the text",
     "engines": "Engines",
     "soak": "Running on and on",
@@ -91,15 +103,23 @@ def render(records: Mapping[str, Record], pictures: Mapping[str, str], folder: P
     """The page as Markdown. ``pictures``: plots by name, relative to the page."""
     shown = folder.relative_to(HERE.parent) if folder.is_relative_to(HERE.parent) else Path(folder.name)
     lines = [HEAD.format(folder=shown)]
+    headings = {name: heading(name, record) for name, record in records.items()}
+    lines += summary(records, headings)
     for name, record in records.items():
-        kind = record["benchmark"]
-        title = TITLES.get(kind, kind)
-        lines += [f"## {title}" if name == kind else f"## {title}: {name}", "", circumstances(record), ""]
+        kind, title = record["benchmark"], headings[name]
+        lines += [f"## {title}", "", circumstances(record), ""]
         lines += busy(record)
         lines += SECTIONS.get(kind, anything)(record)
         if name in pictures:
             lines += [f"![{title}]({pictures[name]})", ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def heading(name: str, record: Record) -> str:
+    """Of a record's section; with the file's name where that is not the benchmark's."""
+    kind: str = record["benchmark"]
+    title = TITLES.get(kind, kind)
+    return title if name == kind else f"{title}: {name}"
 
 
 def circumstances(record: Record) -> str:

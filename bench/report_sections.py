@@ -171,15 +171,22 @@ def soak(record: Record) -> Iterator[str]:
 def anything(record: Record) -> Iterator[str]:
     """Every list of objects as a table, every plain value as a line."""
     known = {"benchmark", "machine", "versions", "commit", "date", "options"}
-    for key, value in record.items():
-        if key in known:
-            continue
-        if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
-            columns = list(dict.fromkeys(name for each in value for name in each))
-            yield from table(columns, [[each.get(name) for name in columns] for each in value])
-        elif not isinstance(value, dict | list) or value:
-            yield f"- {key}: {plain(value)}"
+    told = {key: value for key, value in record.items() if key not in known}
+    tables = {
+        key: value
+        for key, value in told.items()
+        if isinstance(value, list) and value and all(isinstance(each, dict) for each in value)
+    }
+    for key, value in told.items():
+        if key not in tables and (not isinstance(value, dict | list) or value):
+            yield f"- {key.replace('_', ' ')}: {plain(value)}"
     yield ""
+    for rows in tables.values():
+        columns = list(dict.fromkeys(name for each in rows for name in each))
+        yield from table(
+            [name.replace("_", " ") for name in columns],
+            [[each.get(name) for name in columns] for each in rows],
+        )
 
 
 SECTIONS = {
