@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,14 +21,16 @@ from ecmf.cue import MODALITIES, Cue, Modality
 from ecmf.errors import DataError
 from ecmf.head import FLOOR
 from ecmf.labels import EKMAN, opinion, opinions
-from train import clip_cues, distributed
+from train import clip_cues, distributed, workers
 from train.atomic import locked, whole, write_whole
 from train.datasets.folder import Folder, Item
 from train.pairing import TRUST, Batch
-from train.progress import tracked
+from train.progress import Advance, shown, tracked
 
 VERSION = 2
 """Raise it when the files change."""
+PIECE = 16
+"""Clips that one of several processes takes at a time."""
 
 
 @dataclass(frozen=True)
@@ -105,26 +108,53 @@ def place(cache: Path, digest: str) -> Path:
     return cache / "clips" / f"{digest}.npz"
 
 
-def extract(listed: Folder, cache: Path, numbers: Sequence[int] | None = None) -> Extracted:
+def extract(
+    listed: Folder, cache: Path, numbers: Sequence[int] | None = None, *, processes: int = 1
+) -> Extracted:
     """Cues of every clip, or of those ``numbers``, from the cache where its content and the branches are the same.
 
-    Under torchrun every process extracts its share. Raises DataError naming file and row: a clip that cannot be
-    decoded, features that are not finite.
+    Under torchrun every process extracts its share, else up to ``processes`` do. Raises DataError naming file and row:
+    a clip that cannot be decoded, features that are not finite.
     """
     chosen = range(len(listed.items)) if numbers is None else numbers
     files = [place(cache, digest) for digest in digests(listed, cache)]
+    missing = [number for number in chosen if not files[number].is_file()]
+    if processes > 1 and distributed.size() == 1 and len(missing) > PIECE:
+        few = range(-(-len(missing) // PIECE))
+        pieces = [partial(extract_some, listed, files, missing[n :: len(few)]) for n in few]
+        workers.ahead(pieces, processes, len(missing), "clips")
+        missing = [number for number in missing if not files[number].is_file()]
     with distributed.together():
-        missing = [number for number in chosen if not files[number].is_file()]
-        reader = clip_cues.ClipReader()
-        for number in tracked(distributed.every(missing), "clips"):
-            item = listed.items[number]
-            try:
-                moments = reader.read(item.path, item.content)
-            except DataError as error:
-                raise DataError(f"{listed.where(item)}: unreadable clip: {error}") from None
-            _check(listed, item, moments)
-            store(files[number], moments)
+        mine = distributed.every(missing)
+        with shown("clips", len(mine)) as advance:
+            extract_some(listed, files, mine, advance, clip_cues.ClipReader())
     return Extracted([files[number] for number in chosen])
+
+
+def extract_some(
+    listed: Folder,
+    files: Sequence[Path],
+    numbers: Sequence[int],
+    advance: Advance,
+    reader: clip_cues.ClipReader | None = None,
+) -> None:
+    """Extract the clips ``numbers`` to their ``files``; tells how many are done."""
+    reader = reader or _reader()
+    for done, number in enumerate(numbers, start=1):
+        item = listed.items[number]
+        try:
+            moments = reader.read(item.path, item.content)
+        except DataError as error:
+            raise DataError(f"{listed.where(item)}: unreadable clip: {error}") from None
+        _check(listed, item, moments)
+        store(files[number], moments)
+        advance(done, "")
+
+
+@lru_cache(maxsize=1)
+def _reader() -> clip_cues.ClipReader:
+    """Of a process that extracts one part after another: the branches' networks are loaded once."""
+    return clip_cues.ClipReader()
 
 
 def _check(listed: Folder, item: Item, moments: Sequence[clip_cues.Moment]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +16,10 @@ from torch.nn import functional
 from ecmf.errors import UsageError
 from train import distributed
 from train.atomic import whole
-from train.progress import shown
+from train.progress import Advance, shown
 
+VERSION = 2
+"""Raise it when a step changes: checkpoints of before are then not gone on from."""
 SAVE_STEPS, SAVE_S = 100, 2.0
 """A checkpoint is written at a multiple of so many steps when the last one is so old: what a kill may cost."""
 MOST_STEPS = 500
@@ -48,6 +51,7 @@ def descend(
     smoothing: float = 0.0,
     what: str = "fusion head",
     unfinished: bool = False,
+    tell: Advance | None = None,
 ) -> None:
     """Train ``head`` (an EcmfHead, or a baseline of the same call) in place.
 
@@ -57,10 +61,12 @@ def descend(
     AdamW with a one-cycle schedule; every step draws its batch and its dropout from ``seed`` and the step number alone,
     so a run resumed from ``checkpoint`` (of the same ``fingerprint``) gives what an unbroken one does. ``smoothing``:
     of the labels. ``unfinished``: the checkpoint as it is, without any training; UsageError where there is none.
+    ``tell`` hears of the progress in place of the terminal.
     """
     torch.set_num_threads(1)
-    optimiser = torch.optim.AdamW(_groups(head, options.weight_decay), options.learning_rate)
+    optimiser = torch.optim.AdamW(_groups(head, options.weight_decay), options.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.learning_rate, options.steps)
+    fingerprint = f"{VERSION} {fingerprint}"
     first = _resume(checkpoint, fingerprint, head, optimiser, schedule) if checkpoint else 0
     distributed.agree()  # nobody writes the checkpoint before all have read it
     if unfinished:
@@ -71,7 +77,7 @@ def descend(
     saved = time.monotonic()
     head.train()
     with (
-        shown(what, options.steps, first) as advance,
+        nullcontext(tell) if tell else shown(what, options.steps, first) as advance,
         distributed.whole_batch_dropout(head, options.batch),
     ):
         for step in range(first, options.steps):

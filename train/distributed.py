@@ -125,14 +125,13 @@ def whole_batch_dropout(model: nn.Module, batch: int) -> Iterator[None]:
 
 def _cut(layer: nn.Dropout, batch: int) -> Callable[[Tensor], Tensor]:
     import torch
-    from torch.nn import functional
 
-    rows = share(batch)
+    rows, own = share(batch), type(layer).forward
 
     def forward(values: Tensor) -> Tensor:
         if not layer.training or len(values) == batch:
-            return functional.dropout(values, layer.p, layer.training)
-        mask = functional.dropout(torch.ones(batch, *values.shape[1:], dtype=values.dtype), layer.p)
+            return own(layer, values)
+        mask = own(layer, torch.ones(batch, *values.shape[1:], dtype=values.dtype))
         return values * mask[rows]
 
     return forward

@@ -33,7 +33,7 @@ from typing import Any, cast
 from ecmf.bundle import Bundle
 from ecmf.engines.cache import cache_dir
 from ecmf.errors import DataError, EcmfError, MissingExtra, UsageError
-from train import distributed, export, run
+from train import distributed, export, run, workers
 from train.datasets import folder
 from train.run import Run
 
@@ -106,6 +106,8 @@ def fit(asked: Run) -> Bundle:
         raise UsageError(
             "say what to train: --recipe NAME, --data DIR or --features DIR; --help explains them"
         )
+    if asked.processes < 1:
+        raise UsageError(f"--processes {asked.processes}: at least one")
     if asked.config is not None and not asked.config.is_file():
         raise UsageError(f"no recipe {asked.config}; --config names a TOML file like those in {RECIPES}")
     if asked.recipe is not None:
@@ -131,6 +133,7 @@ def fit(asked: Run) -> Bundle:
                 config=asked.config,
                 labels=asked.labels,
                 unfinished=asked.unfinished,
+                processes=asked.processes,
                 begin=lambda: begin(asked),
             ),
         )
@@ -201,6 +204,14 @@ def parser() -> argparse.ArgumentParser:
     )
     export.add_engines(made)
     made.add_argument(
+        "--processes",
+        type=int,
+        default=workers.cores(),
+        metavar="N",
+        help="of this machine that extract clips or train folds side by side (default: as many as it has "
+        "cores, %(default)s); they change nothing in the result",
+    )
+    made.add_argument(
         "--labels", metavar="A,B,C", help="the label set; any other label is an error (default: as found)"
     )
     return made
@@ -229,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 features=asked.features,
                 config=asked.config,
                 labels=None if asked.labels is None else folder.label_set(asked.labels),
+                processes=asked.processes,
             )
         )
         if distributed.rank():

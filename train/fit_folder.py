@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle, load_bundle
 from ecmf.cue import MODALITIES
-from ecmf.fusion import EcmfHead, HeadOptions
+from ecmf.fusion import EcmfHead
 from train import distributed, folder_card
 from train.clip_store import Samples, assemble, extract
 from train.datasets import folder, layouts
 from train.descent import descend
 from train.evaluate_head import intervals, predict, scores
-from train.fit_head import FitOptions, calibrate_on, subsets, tensors
-from train.options import filled, read_toml
+from train.fit_head import calibrate_on, subsets, tensors
 from train.pairing import TRUST, Batch
+from train.recipe import Training, read
 
 RECIPE = Path(__file__).parent / "recipes" / "folder.toml"
 HEAD = "head.pt"
@@ -42,7 +42,7 @@ class Recipe:
     balance: float = 0.5
     forget: float = 0.35
     abstain_below: float = 0.0
-    fit: FitOptions = field(default_factory=FitOptions)
+    fit: Training = field(default_factory=Training)
 
 
 def main(
@@ -53,16 +53,18 @@ def main(
     config: Path | None = None,
     labels: Sequence[str] | None = None,
     unfinished: bool = False,
+    processes: int = 1,
     begin: Callable[[], None] = lambda: None,
 ) -> Bundle:
     """Extract, fit, measure, export into ``out``. Cues are cached clip by clip, training resumes from its checkpoint.
 
     ``begin`` is called once the data was found sound, before anything is written to ``out``. ``unfinished``: no
-    training, the last checkpoint as it is. Raises DataError naming file and row, UsageError for a wrong recipe.
+    training, the last checkpoint as it is. ``processes`` extract clips side by side. Raises DataError naming file and
+    row, UsageError for a wrong recipe.
     """
-    recipe = read_recipe(config or RECIPE)
+    recipe = read(Recipe, config or RECIPE)
     listed = layouts.read(data, labels)
-    samples = assemble(listed, extract(listed, cache), cache=cache)
+    samples = assemble(listed, extract(listed, cache, processes=processes), cache=cache)
     begin()
     head, held = train(samples, len(listed.labels), recipe, out / HEAD, unfinished=unfinished)
     if distributed.rank():
@@ -97,15 +99,6 @@ def finish(
         abstain_below=recipe.abstain_below,
         calibrated=bool(held.any()),
     )
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Raises UsageError for a key that is unknown or of the wrong kind."""
-    raw = read_toml(path)
-    head = filled(HeadOptions, raw.pop("head", {}), f"{path} [head]")
-    own: dict[str, Any] = {f.name: raw.pop(f.name) for f in fields(Recipe) if f.name in raw}
-    fit = filled(FitOptions, raw, str(path), head=head)
-    return filled(Recipe, own, str(path), fit=fit)
 
 
 def train(

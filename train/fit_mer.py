@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,21 @@ from torch import Tensor, nn
 from ecmf.bundle import Bundle, Manifest, Port, load_bundle
 from ecmf.cue import MODALITIES
 from ecmf.errors import DataError, UsageError
-from ecmf.fusion import HeadOptions
-from train import distributed
+from train import distributed, workers
 from train.atomic import write_whole
 from train.datasets import mer2025
 from train.descent import descend
 from train.evaluate_head import scores
-from train.fit_head import FitOptions, write_graph
+from train.fit_head import write_graph
 from train.mer_features import Feature, load, rows_of
 from train.mer_head import AttentionBaseline, FeatureHead, Vote
-from train.options import filled, read_toml
+from train.progress import Advance
+from train.recipe import Training, read
 
 log = logging.getLogger("train.fit_mer")
 RECIPE = Path(__file__).parent / "recipes" / "mer2025.toml"
+VERSION = 2
+"""Raise it when the heads or what they are shown change: checkpoints of before are then not gone on from."""
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "ecmf": FeatureHead,
     "attention-baseline": AttentionBaseline,
@@ -48,7 +51,7 @@ class Recipe:
     balance: float = 0.3
     forget: float = 0.2
     features: Mapping[str, str] = field(default_factory=dict)
-    fit: FitOptions = field(default_factory=FitOptions)
+    fit: Training = field(default_factory=Training)
 
 
 def main(
@@ -59,12 +62,14 @@ def main(
     config: Path | None = None,
     labels: Sequence[str] | None = None,
     unfinished: bool = False,
+    processes: int = 1,
     begin: Callable[[], None] = lambda: None,
 ) -> Bundle:
     """Fit all folds, write the bundle, metrics.json and, where there are candidates, submission.csv into ``out``.
 
     ``begin`` is called once the data was found sound, before anything is written to ``out``. ``unfinished``: no
-    training, the last checkpoints as they are. Raises DataError naming file and row, UsageError for a wrong recipe.
+    training, the last checkpoints as they are. ``processes`` train folds side by side, with the same result. Raises
+    DataError naming file and row, UsageError for a wrong recipe.
     """
     recipe = read_recipe(config or RECIPE)
     corpus = mer2025.read(root, labels)
@@ -78,7 +83,9 @@ def main(
         )
     begin()
     given = ~np.array(corpus.pseudo)
-    members, table = fit_folds(features, target, corpus.labels, recipe, out, given, unfinished=unfinished)
+    members, table = fit_folds(
+        features, target, corpus.labels, recipe, out, given, unfinished=unfinished, processes=processes
+    )
     if distributed.rank():
         distributed.agree()
         return load_bundle(out / "model")
@@ -106,10 +113,7 @@ def main(
 
 def read_recipe(path: Path) -> Recipe:
     """Raises UsageError for a key that is unknown or of the wrong kind, or a model or modality that does not exist."""
-    raw = read_toml(path)
-    head = filled(HeadOptions, raw.pop("head", {}), f"{path} [head]")
-    own: dict[str, Any] = {f.name: raw.pop(f.name) for f in fields(Recipe) if f.name in raw}
-    recipe = filled(Recipe, own, str(path), fit=filled(FitOptions, raw, str(path), head=head))
+    recipe = read(Recipe, path)
     if recipe.model not in MODELS:
         raise UsageError(f"{path}: model {recipe.model!r} is none of {', '.join(MODELS)}")
     if recipe.folds < 2:
@@ -131,6 +135,7 @@ def fit_folds(
     given: NDArray[np.bool_],
     *,
     unfinished: bool = False,
+    processes: int = 1,
 ) -> tuple[list[nn.Module], dict[str, Any]]:
     """A head per fold, trained on the others; scores of each on its own fold and of all clips together.
 
@@ -139,22 +144,34 @@ def fit_folds(
     rng = np.random.default_rng(recipe.fit.seed)
     fold = np.full(len(target), -1)
     fold[given] = rng.permutation(np.arange(given.sum()) % recipe.folds)
-    digest = hashlib.sha256(repr(recipe).encode())
-    digest.update(repr([(f.name, f.values.shape, f.values.filename) for f in features]).encode())  # type: ignore[attr-defined]
-    digest.update(target.tobytes() + given.tobytes())
-    pooled = np.zeros((len(target), len(labels)))
-    members, table = [], {}
     for number in range(recipe.folds):
-        train, held = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        missing = set(range(len(labels))) - set(target[train].tolist())
+        missing = set(range(len(labels))) - set(target[fold != number].tolist())
         if missing:
             raise DataError(
                 f"fold {number}: no clip to train on is labelled {labels[min(missing)]!r}; use fewer folds"
             )
-        place = out / f"fold-{number}.pt"
-        head = _fit(
-            features, target, train, len(labels), recipe, place, digest.hexdigest(), unfinished=unfinished
+    digest = hashlib.sha256(repr((VERSION, recipe)).encode())
+    digest.update(repr([(f.name, f.kind, f.values.shape, f.file.name) for f in features]).encode())
+    digest.update(target.tobytes() + given.tobytes())
+    folds = [
+        partial(
+            fit_fold,
+            features,
+            target,
+            np.flatnonzero(fold != number),
+            len(labels),
+            recipe,
+            out / f"fold-{number}.pt",
+            digest.hexdigest(),
         )
+        for number in range(recipe.folds)
+    ]
+    if processes > 1 and distributed.size() == 1 and not unfinished:
+        workers.ahead(folds, processes, recipe.folds * recipe.fit.steps, f"{recipe.folds} folds")
+    pooled = np.zeros((len(target), len(labels)))
+    members, table = [], {}
+    for number, fit in enumerate(folds):
+        head, held = fit(unfinished=unfinished), np.flatnonzero(fold == number)
         pooled[held] = predict(head, features, held, len(labels))
         table[f"fold {number}"] = scores(pooled[held], target[held])
         members.append(head)
@@ -162,7 +179,7 @@ def fit_folds(
     return members, table
 
 
-def _fit(
+def fit_fold(
     features: Sequence[Feature],
     target: NDArray[np.int64],
     rows: NDArray[np.int64],
@@ -170,15 +187,17 @@ def _fit(
     recipe: Recipe,
     checkpoint: Path,
     fingerprint: str,
+    tell: Advance | None = None,
     *,
-    unfinished: bool,
+    unfinished: bool = False,
 ) -> nn.Module:
+    """A head trained on ``rows``, or as its finished ``checkpoint`` has it. ``tell`` hears of the progress."""
     counts = np.bincount(target[rows], minlength=labels).astype(np.float64)
     chance = counts[target[rows]] ** -recipe.balance
     chance /= chance.sum()
 
     def sample(rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
-        chosen = rng.choice(rows, recipe.fit.batch, p=chance)
+        chosen = np.sort(rng.choice(rows, recipe.fit.batch, p=chance))  # the disk is read forwards
         mine = distributed.share(len(chosen))
         inputs = rows_of(features, chosen[mine])
         drawn = rng.random((len(chosen), len(features)))[mine]
@@ -199,6 +218,7 @@ def _fit(
         smoothing=recipe.smoothing,
         what=checkpoint.stem,
         unfinished=unfinished,
+        tell=tell,
     )
     return head
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ecmf.cue import MODALITIES
 from ecmf.errors import DataError, UsageError
 from train import distributed
-from train.atomic import locked
+from train.atomic import locked, whole
 from train.datasets import mer2025
 from train.progress import tracked
 
@@ -75,9 +75,23 @@ class Feature:
     name: str
     kind: int
     """Modality: number in MODALITIES."""
+    file: Path
+    """Of ``values``; its name tells the content."""
     values: NDArray[np.float32]
     """float32[n, d]; zeros where absent."""
     present: NDArray[np.bool_]
+
+    @classmethod
+    def open(cls, name: str, kind: int, file: Path) -> Feature:
+        """What ``pack`` has made. The system is asked to read the file ahead: rows are wanted in no order."""
+        if hasattr(os, "posix_fadvise"):
+            with file.open("rb") as opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        return cls(name, kind, file, np.load(file, mmap_mode="r"), np.load(file.with_suffix(".present.npy")))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process maps the same file, and the memory is shared."""
+        return Feature.open, (self.name, self.kind, self.file)
 
 
 def kind_of(name: str, stated: Mapping[str, str]) -> int:
@@ -106,31 +120,35 @@ def pack(name: str, folder: Path, kind: int, names: Sequence[str], cache: Path) 
     with locked(cache):
         if not path.is_file():
             _pack(name, folder, [clip if f"{clip}.npy" in there else None for clip in names], path)
-    return Feature(name, kind, np.load(path, mmap_mode="r"), np.load(path.with_suffix(".present.npy")))
+    return Feature.open(name, kind, path)
 
 
 def _pack(name: str, folder: Path, clips: Sequence[str | None], path: Path) -> None:
     present = np.zeros(len(clips), bool)
     packed: np.memmap[Any, Any] | None = None
     temporary = path.with_name(f".{name}.part")
-    for row, clip in enumerate(tracked(clips, name)):
-        if clip is None:
-            continue
-        vector = read(folder / f"{clip}.npy")
+    try:
+        for row, clip in enumerate(tracked(clips, name)):
+            if clip is None:
+                continue
+            vector = read(folder / f"{clip}.npy")
+            if packed is None:
+                packed = np.lib.format.open_memmap(
+                    temporary, mode="w+", dtype=np.float32, shape=(len(clips), len(vector))
+                )
+            if len(vector) != packed.shape[1]:
+                raise DataError(
+                    f"{folder / clip}.npy has {len(vector)} numbers, the files before it have {packed.shape[1]}"
+                )
+            packed[row], present[row] = vector, True
         if packed is None:
-            packed = np.lib.format.open_memmap(
-                temporary, mode="w+", dtype=np.float32, shape=(len(clips), len(vector))
-            )
-        if len(vector) != packed.shape[1]:
-            raise DataError(
-                f"{folder / clip}.npy has {len(vector)} numbers, the files before it have {packed.shape[1]}"
-            )
-        packed[row], present[row] = vector, True
-    if packed is None:
-        raise DataError(f"{folder} holds no <clip>.npy of the listed clips")
-    packed.flush()
-    np.save(path.with_suffix(".present.npy"), present)
-    temporary.replace(path)
+            raise DataError(f"{folder} holds no <clip>.npy of the listed clips")
+        packed.flush()
+        with whole(path.with_suffix(".present.npy")) as file:
+            np.save(file, present)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read(file: Path) -> NDArray[np.float32]:
@@ -159,16 +177,20 @@ def load(
     if not chosen:
         raise UsageError("the recipe leaves every feature out; keep at least one")
     kinds = {name: kind_of(name, stated) for name, _ in chosen}
-    with distributed.together():
-        for name, folder in distributed.every(chosen):
-            pack(name, folder, kinds[name], names, cache / "mer2025")
+    if distributed.size() > 1:
+        with distributed.together():
+            for name, folder in distributed.every(chosen):
+                pack(name, folder, kinds[name], names, cache / "mer2025")
     return [pack(name, folder, kinds[name], names, cache / "mer2025") for name, folder in chosen]
 
 
 def rows_of(features: Sequence[Feature], rows: NDArray[np.int64]) -> dict[str, Tensor]:
-    """A head's inputs for some clips, read from the maps."""
-    order = np.argsort(rows)  # ascending rows: the disk is read forwards
-    back = np.argsort(order)
-    values = np.concatenate([feature.values[rows[order]] for feature in features], axis=1)[back]
+    """A head's inputs for some clips, read from the maps; ascending rows read the disk forwards."""
+    values = np.empty((len(rows), sum(feature.values.shape[1] for feature in features)), np.float32)
+    start = 0
+    for feature in features:
+        end = start + feature.values.shape[1]
+        values[:, start:end] = feature.values[rows]
+        start = end
     present = np.stack([feature.present[rows] for feature in features], axis=1).astype(np.float32)
     return {"features": torch.from_numpy(values), "quality": torch.from_numpy(present)}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ecmf.cue import MODALITIES
 from ecmf.fusion import HeadOptions, attend
+from train.input_dropout import InputDropout
 
 
 class FeatureHead(nn.Module):
@@ -25,7 +26,7 @@ class FeatureHead(nn.Module):
         self.dims = list(dims)
         self.norm_features = nn.ModuleList(nn.LayerNorm(d, elementwise_affine=False) for d in dims)
         self.project = nn.ModuleList(
-            nn.Sequential(nn.Dropout(options.dropout), nn.Linear(d, width)) for d in dims
+            nn.Sequential(InputDropout(options.dropout), nn.Linear(d, width)) for d in dims
         )
         self.norm_in = nn.ModuleList(nn.LayerNorm(width) for _ in dims)
         self.kind = nn.Parameter(torch.randn(len(MODALITIES), width) * 0.02)
@@ -98,7 +99,7 @@ class AttentionBaseline(nn.Module):
 def three_layers(inside: int, width: int, dropout: float) -> nn.Sequential:
     """The baseline's encoder."""
     return nn.Sequential(
-        nn.Dropout(dropout),
+        InputDropout(dropout),
         nn.Linear(inside, width),
         nn.ReLU(),
         nn.Linear(width, width),

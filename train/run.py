@@ -25,7 +25,13 @@ class Run:
     config: Path | None = None
     labels: tuple[str, ...] | None = None
     unfinished: bool = False
-    """Export the last checkpoint as it is. Never stored."""
+    """Export the last checkpoint as it is."""
+    processes: int = 1
+    """That train folds side by side; they change nothing in the result."""
+
+
+PASSING = ("unfinished", "processes")
+"""Options of one command, not of the run: never stored."""
 
 
 def store(run: Run) -> None:
@@ -33,7 +39,7 @@ def store(run: Run) -> None:
     record: dict[str, Any] = {}
     for field in fields(Run):
         value = getattr(run, field.name)
-        if field.name != "unfinished":
+        if field.name not in PASSING:
             record[field.name] = str(value.resolve()) if isinstance(value, Path) else value
     if run.config is not None:
         copy = run.out / CONFIG

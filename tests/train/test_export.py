@@ -18,6 +18,7 @@ from train import clip_store, export, fit, fit_folder
 from train.datasets import folder
 from train.evaluate_head import predict
 from train.fit_head import tensors
+from train.recipe import read as recipe_of
 
 RECIPE = 'version = "1"\nsteps = 200\nbatch = 32\n[head]\nwidth = 16\nheads = 2\ndropout = 0.3\n'
 ENGINES = [name for name in ("onnxruntime", "openvino") if BACKENDS[name].probe()[0]]
@@ -56,7 +57,7 @@ def torch_head(root: Path, bundle: Bundle) -> tuple[EcmfHead, fit_folder.Batch]:
     """The head as torch has it after training, with its calibration, and all moments of the clips."""
     listed = folder.read(root / "clips")
     samples = clip_store.assemble(listed, clip_store.extract(listed, root / "cache"), cache=root / "cache")
-    recipe = fit_folder.read_recipe(root / "recipe.toml")
+    recipe = recipe_of(fit_folder.Recipe, root / "recipe.toml")
     head, _ = fit_folder.train(samples, 2, recipe, root / "run" / fit_folder.HEAD, unfinished=True)
     return head, samples.rows(np.arange(len(samples.clip)))
 

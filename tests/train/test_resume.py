@@ -139,10 +139,15 @@ def close(one: object, other: object, tolerance: float) -> None:
         assert one == other
 
 
-def used_s(process: subprocess.Popen[bytes]) -> float:
-    """Processor time that a child has used."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def used_s(pid: int) -> float:
+    """Processor time that a process and its children have used; 0 for one that has just ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    own = sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return own + sum(used_s(int(child)) for child in children)
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bundle(command: Command, tmp_path: Path) -> None:
@@ -164,7 +169,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bundle(command: Command,
             env=ENVIRONMENT,
         )
         while running.poll() is None:
-            if used_s(running) >= moment * whole_s:
+            if used_s(running.pid) >= moment * whole_s:
                 running.kill()
                 killed += 1
             with contextlib.suppress(subprocess.TimeoutExpired):
