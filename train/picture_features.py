@@ -76,8 +76,8 @@ def textures(
     from train.progress import tracked
 
     network = Textures(offline=offline)
-    digest = hashlib.sha256(repr((VERSION, network.sha256, faces.shape)).encode())
-    digest.update(faces[:: max(1, len(faces) // 64)].tobytes())
+    digest = hashlib.sha256(repr((VERSION, SIDE, STAGES, network.sha256, faces.shape)).encode())
+    digest.update(np.ascontiguousarray(faces).data)
     path = cache / f"textures-{name}-{digest.hexdigest()[:16]}.npy"
     if path.is_file():
         return np.load(path, mmap_mode="r")
