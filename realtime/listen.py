@@ -150,8 +150,9 @@ class _Readable:
 
     def take(self, topic: str, payload: bytes) -> bool:
         """Print; whether it counts."""
+        from realtime.latest import plain
         from realtime.message import Estimate, Transcript
-        from realtime.view import line, plain
+        from realtime.status_line import line
 
         message = self._seen.decode(topic, payload)
         match message:

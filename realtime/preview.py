@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ecmf.errors import UsageError, need
+from realtime.latest import GONE_NS
 from realtime.message import Estimate, Message
 from realtime.sources.base import Frame
-from realtime.view import GONE_NS
 
 TRIAL_S = 15
 """How long opening a first window may take."""

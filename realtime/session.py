@@ -14,8 +14,9 @@ from realtime.config import Config
 from realtime.csvlog import CsvLog
 from realtime.jsonlines import JsonLines, claim_stdout
 from realtime.publish import Publisher, Sink, Sinks, new_run
+from realtime.status_line import StatusLine
 from realtime.stopping import Stop
-from realtime.view import LiveView, StatusLine
+from realtime.view import LiveView
 
 if TYPE_CHECKING:
     from realtime.annotate import Annotation
@@ -38,6 +39,8 @@ class Session:
     def __init__(self, config: Config, stop: Stop) -> None:
         self._config = config
         self._stop = stop
+        self._title = config.source_name
+        """With the address really bound, once it is."""
         self._over = threading.Event()
         self._runner: Annotation | Pipeline | None = None
         self._preview: Preview | None = None
@@ -95,13 +98,12 @@ class Session:
             for sink in (*opened, *local):
                 sink.close()
             raise
-        title = f"{config.source_name} on {publisher.endpoint}"
+        self._title = f"{config.source_name} on {publisher.endpoint}"
         if config.output.json:
             self._lines = JsonLines(claim_stdout(), lossless=config.input.fast, on_gone=self._stop.ask)
             opened.append(self._lines)
         else:
-            local.append(LiveView(title) if sys.stdout.isatty() else StatusLine())
-        say(f"ecmf-live: {title}; Ctrl-C ends it")
+            local.append(LiveView(self._title) if sys.stdout.isatty() else StatusLine())
         return Sinks(opened, local=local, now_ns=time.monotonic_ns, transcript=config.wire.transcript)
 
     def _work(self, sinks: Sinks) -> None:
@@ -122,6 +124,7 @@ class Session:
         config = self._config
         fetch_for(config)
         inputs = open_inputs(config, None if config.input.fast else SystemClock())
+        say(f"ecmf-live: {self._title}; Ctrl-C ends it")
         on_frame = self._preview.offer if self._preview is not None else None
         job = Job(config, sinks.publish, new_run(), inputs, Models(config), on_frame)
         self._runner = Annotation(job) if config.input.fast else Pipeline(job)

@@ -231,7 +231,8 @@ def _check(path: Path) -> None:
         if path.is_dir():
             raise SourceError(f"source {path} is a folder; give one video, picture or sound file")
         if not path.exists():
-            raise SourceError(f"source {path} does not exist; check the path")
+            remedy = "ecmf-live --demo plays the demonstration" if str(path) == "demo" else "check the path"
+            raise SourceError(f"source {path} does not exist; {remedy}")
         if path.is_file() and path.stat().st_size == 0:
             raise SourceError(f"source {path} is empty")
         with path.open("rb"):

@@ -123,3 +123,24 @@ def test_a_missing_package_names_the_extra() -> None:
     assert re.fullmatch(
         r"ecmf-live: \w+ is not installed; install it with: pip install 'ecmf-live\[live\]'\n", found.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (["--camera", "97", "--mic", "off"], "camera 97 is not there"),
+        (["--source", "/no/such/talk.mp4"], "source /no/such/talk.mp4 does not exist; check the path"),
+        (["--source", "demo"], "source demo does not exist; ecmf-live --demo plays the demonstration"),
+    ],
+)
+def test_what_is_not_there_is_one_line_and_nothing_is_said_to_run(
+    what: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("realtime.session.fetch_for", lambda config: None)  # weights are another matter
+    assert main([*what, "--bind", f"ipc://{tmp_path}/socket"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and says in said[0]

@@ -14,7 +14,7 @@ from wire import estimate
 
 from realtime.cli import _Stderr
 from realtime.reader import takes_more
-from realtime.view import StatusLine
+from realtime.status_line import StatusLine
 
 
 @pytest.fixture

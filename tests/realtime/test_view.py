@@ -8,8 +8,10 @@ from typing import Any
 from rich.console import Console
 from wire import estimate, health, transcript, unlabelled
 
+from realtime.latest import Latest
 from realtime.message import EngineUse, Estimate, Message, WorkerState
-from realtime.view import LiveView, Scene, StatusLine, engines, line
+from realtime.status_line import StatusLine, line
+from realtime.view import LiveView, engines
 
 
 def screen(*messages: Message) -> str:
@@ -17,7 +19,7 @@ def screen(*messages: Message) -> str:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
     view = LiveView("demo on tcp://127.0.0.1:5555", console)
     for message in messages:
-        view._scene.take(message)
+        view._latest.take(message)
     with console.capture() as captured:
         console.print(view.panel())
     return captured.get()
@@ -68,7 +70,7 @@ def test_a_worker_that_is_off_says_why() -> None:
 
 
 def test_several_persons_the_largest_first_and_those_who_left_gone() -> None:
-    scene = Scene()
+    scene = Latest()
     for message in (
         at(0, person=3),
         at(5000, person=1, bbox=(0.0, 0.0, 10.0, 10.0)),
@@ -80,7 +82,7 @@ def test_several_persons_the_largest_first_and_those_who_left_gone() -> None:
 
 
 def test_words_of_the_utterance_are_replaced_and_long_ones_cut_at_the_front() -> None:
-    scene = Scene()
+    scene = Latest()
     scene.take(transcript(utterance=1, text="It was"))
     scene.take(transcript(utterance=1, text="It was the best"))
     scene.take(transcript(utterance=2, text="of times. " * 30, partial=""))
@@ -120,7 +122,7 @@ def test_without_a_terminal_there_is_a_line_a_second() -> None:
         "happiness" in lines[0]
         and "70%" in lines[0]
         and "text  –" in lines[0]
-        and lines[0].endswith("12/12 ms")
+        and lines[0].endswith("p50 12 p95 12 ms")
     )
 
 
