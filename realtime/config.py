@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,24 +10,8 @@ from typing import Annotated
 from ecmf.engines.choose import BACKENDS
 from ecmf.errors import UsageError
 from ecmf.prior import OWN, is_prior
+from realtime.names import ADDRESS, as_name, is_address, is_name, told_of
 from realtime.options import Option, fill
-
-ADDRESS = "an address like tcp://127.0.0.1:5555 (port 1 to 65535, or * for a free one) or ipc:///tmp/ecmf"
-"""What ``is_address`` accepts, in words."""
-
-_ADDRESS = re.compile(r"tcp://(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):(?P<port>[0-9]{1,5}|\*)|ipc://\S+")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def is_address(text: str) -> bool:
-    """Whether ZeroMQ can take it; libzmq itself wraps a port above 65535 around without a word."""
-    match = _ADDRESS.fullmatch(text)
-    return match is not None and (match["port"] in (None, "*") or 1 <= int(match["port"]) <= 65535)
-
-
-def is_name(text: str) -> bool:
-    """Whether a source may be called that: it is a part of a topic."""
-    return _NAME.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -277,11 +260,11 @@ class Config:
         if asked.demo:
             return "demo"
         if asked.source is not None:
-            return _as_name(Path(_told(asked.source)).stem, "file")
+            return as_name(Path(told_of(asked.source)).stem, "file")
         if asked.camera == "off":
             return "mic"
         camera = asked.camera or "0"
-        return f"cam{camera}" if camera.isdigit() else _as_name(Path(_told(camera)).name, "cam")
+        return f"cam{camera}" if camera.isdigit() else as_name(Path(told_of(camera)).name, "cam")
 
 
 def load(file: Path | None = None, said: Mapping[str, str | bool] | None = None) -> Config:
@@ -290,16 +273,3 @@ def load(file: Path | None = None, said: Mapping[str, str | bool] | None = None)
     Raises UsageError for whatever makes no sense; see ``realtime.options.fill``.
     """
     return fill(Config, file, said or {})
-
-
-def _told(place: str) -> str:
-    """Of an address its path, or else its host, as a name may tell it: no user, no password, no query."""
-    if "://" not in place:
-        return place
-    bare = place.partition("://")[2].partition("?")[0].partition("#")[0]
-    host, _, path = bare.rpartition("@")[2].partition("/")
-    return path.strip("/") or host
-
-
-def _as_name(text: str, otherwise: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or otherwise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecmf.errors import EcmfError, UsageError, need
 from realtime.cli import Parser
-from realtime.config import ADDRESS, is_address, is_name
+from realtime.names import ADDRESS, is_address, is_name
 from realtime.stopping import Stop
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from bench import live as watched
 from bench import report_sections
+from bench.growth import Sample, Soak, judge
 from bench.live import Usage
-from bench.soak import Sample, Soak, judge
 from ecmf.errors import SourceError
 
 HALF_HOUR_S = 1800.0

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecmf.errors import UsageError
-from realtime.config import Config, is_address, is_name, load
+from realtime.config import Config, load
+from realtime.names import is_address, is_name
 from realtime.options import Entry, sections
 
 
