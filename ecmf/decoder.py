@@ -127,13 +127,14 @@ class Decoder:
         from_s: float = 0.0,
         language: str | None = None,
         *,
+        known: Sequence[str] = (),
         ended: bool = False,
     ) -> Hypothesis:
         """Words after ``prefix``, the tokens already settled for this audio.
 
         ``states`` float32[1, T, d]: the encoder's last output with its padding; ``seconds``: the audio without;
-        ``from_s``: where the audio goes on that the prefix does not cover, which bounds the new tokens; ``ended``:
-        speech has paused or ended in it.
+        ``from_s``: where the audio goes on that the prefix does not cover, which bounds the new tokens; ``known``:
+        what an earlier pass read after the prefix; ``ended``: speech has paused or ended in it.
 
         Greedy, without conditioning on earlier text. The alignment runs over the padding too: what the decoder
         makes up when there is nothing left to hear attends to the padding or to the last frame, gets a start
@@ -157,7 +158,7 @@ class Decoder:
         if not fresh:
             return Hypothesis((), no_speech, 0.0, language)
         units, probabilities = self._align(view, states.shape[1], [*prefix, *fresh], len(prefix), language)
-        kept = heard(units, seconds, self.text(prefix), ended=ended and len(fresh) < limit)
+        kept = heard(units, seconds, self.text(prefix), known=known, ended=ended and len(fresh) < limit)
         count = sum(len(unit.tokens) for unit in kept)
         logs = np.log(np.maximum(probabilities[: count or None], 1e-10))
         return Hypothesis(kept, no_speech, float(logs.mean()), language)
@@ -203,7 +204,11 @@ class Decoder:
         if language in _SPACELESS:
             return True
         before, after = self.text(tokens[begin:end]), self.text(tokens[end : end + 1])
-        return after.startswith(" ") or is_punctuation(before) != is_punctuation(after)
+        if after.startswith(" "):
+            return True
+        if before.endswith("-") or after.startswith("-"):  # a compound: its parts are no words of their own
+            return False
+        return is_punctuation(before) != is_punctuation(after)
 
     def text(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens)))

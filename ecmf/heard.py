@@ -37,22 +37,31 @@ class Unit:
         return is_punctuation(self.text)
 
 
-def heard(units: Sequence[Unit], seconds: float, before: str, *, ended: bool = False) -> tuple[Unit, ...]:
+def heard(
+    units: Sequence[Unit], seconds: float, before: str, *, known: Sequence[str] = (), ended: bool = False
+) -> tuple[Unit, ...]:
     """The units up to where the decoder began to make them up; ``before`` is the text that they follow.
 
-    ``seconds``: where the audio ends and its padding begins. ``ended``: speech has ended and the decoder stopped by
-    itself.
+    ``seconds``: where the audio ends and its padding begins. ``known``: what an earlier pass over less audio heard
+    there; what it shares with the units was in that audio, whatever the alignment says now. ``ended``: speech has
+    ended and the decoder stopped by itself.
 
     That is where one starts in the padding, where three in a row last no time, or where it says the same words over
     again and gives one of them no time. The alignment of a last word is the least certain: one that the decoder is
     SURE of, with nothing after it, stays when speech has ended, wherever its start lies.
     """
     last = seconds - 1.5 * SECONDS_PER_STATE
+    shared = 0
+    while shared < min(len(units), len(known)) and _same(units[shared].text, known[shared]):
+        shared += 1
     said = [
         (_bare(word), -1, False) for word in before.split()
     ]  # word, index of its unit, whether it lasts no time
     for index, unit in enumerate(units):
         if unit.punctuation:
+            continue
+        if index < shared:
+            said.append((_bare(unit.text), index, False))
             continue
         if unit.start_s >= last:
             is_last = all(after.punctuation for after in units[index + 1 :])
@@ -76,16 +85,17 @@ def _within(units: Sequence[Unit], seconds: float) -> tuple[Unit, ...]:
 
 
 def _loop(said: Sequence[tuple[str, int, bool]]) -> int | None:
-    """Where the first copy that lasts no time begins, if the last words are one: index into ``said``."""
+    """Where words begin to last no time, if the last ones say those before them over again: index into ``said``."""
     words = [word for word, _, _ in said]
     for period in range(1, min(_LONGEST_LOOP, len(said) // 2) + 1):
         timeless = [k for k in range(len(said) - period, len(said)) if said[k][2]]
         if timeless and words[-period:] == words[-2 * period : -period]:
-            first = len(words) - 2 * period
-            while first > 0 and words[first - 1] == words[first - 1 + period]:
-                first -= 1
-            return first + max((timeless[0] - first) // period, 1) * period
+            return timeless[0]
     return None
+
+
+def _same(one: str, other: str) -> bool:
+    return one.strip().lower() == other.strip().lower()
 
 
 def _bare(word: str) -> str:

@@ -9,8 +9,10 @@ window, so that the one encoder pass of a hop serves the words here and the voic
         for event in transcriber.step(window, states.last_padded): ...
 
 A word is settled as soon as the decoder's cross-attention has left it behind by a margin (after AlignAtt, Papi et al.
-2023): one pass over the audio is enough, where agreement of two passes needs a hop more. Settled words are given to
-the next decoding as its prefix, so they cannot change and cost next to nothing.
+2023), and the margin is the smaller the surer the word is: one that two passes agree on or that the decoder is sure
+of settles at once, one that it doubts only a second later. Settled words are given to the next decoding as its
+prefix, together with the last seconds of their audio, so they cannot change, cost next to nothing and guide what
+follows.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from ecmf.decoder import Decoder, Hypothesis
 from ecmf.errors import UsageError
 from ecmf.heard import Unit
+from ecmf.left_context import LeftContext, Placed
 from ecmf.transcript import Skipped, TranscriptEvent
 from ecmf.unfinished import TranscriberSettings, Unfinished
 from ecmf.utterances import Detector, Segmenter, Utterance
@@ -44,16 +47,20 @@ class Window:
     """A stretch of audio to encode now. Times are ns on the capture clock."""
 
     audio: NDArray[np.float32]
-    """float32[n], 16 kHz mono: the part of an utterance that is not settled, and what leads up to it."""
+    """float32[n], 16 kHz mono: the part of an utterance that is not settled, and the settled words before it."""
     start_ns: int
     end_ns: int
     speech: NDArray[np.float32]
     """float32[k]: speech probability of every 32 ms of it."""
-    settles: bool
-    """Speech has paused or ended: every word in it will be settled."""
+    paused: bool
+    """Speech has paused or ended at its end."""
     utterance: int
     begin: int
     """First sample, counted from the start of the stream."""
+    settled: int
+    """The sample up to which words are settled."""
+    prefix: tuple[int, ...]
+    """Their tokens."""
 
 
 class Transcriber:
@@ -74,6 +81,7 @@ class Transcriber:
         self._origin_ns: int | None = None
         self._queue: deque[Unfinished] = deque()
         """Utterances to transcribe, the one under way last."""
+        self._context = LeftContext()
         self._languages: dict[str, float] = {}
         """Seconds heard in each language, the recent ones counting more."""
         self._lost = 0
@@ -128,32 +136,45 @@ class Transcriber:
         A window that was skipped meanwhile gives nothing.
         """
         progress = next((p for p in self._queue if p.utterance.number == window.utterance), None)
-        if progress is None or progress.begin != window.begin:
+        if progress is None or progress.settled != window.settled:
             return []
         end = window.begin + len(window.audio)
         seconds = len(window.audio) / SAMPLE_RATE
-        from_s = max(progress.settled - progress.begin, 0) / SAMPLE_RATE
         heard_s = min(seconds, self._speech_end_s(window.speech) + _SPEECH_TAIL_S)
-        language = progress.language or self._language(states, heard_s)
         hypothesis = self._decoder.decode(
-            states, heard_s, progress.prefix, from_s, language, ended=window.settles
+            states,
+            heard_s,
+            window.prefix,
+            (window.settled - window.begin) / SAMPLE_RATE,
+            self._language(states, heard_s, progress),
+            known=[unit.text for unit in progress.rest],
+            ended=window.paused,
         )
         progress.decoded = end
-        if window.settles:
+        if window.paused:
             progress.complete = end
         units = self._trusted(hypothesis)
-        ready = len(units) if window.settles else progress.ready(units, seconds, self.settings)
-        events: list[TranscriptEvent] = [*progress.settle(units[:ready], hypothesis.language)]
-        events += progress.guess(units[ready:])
-        progress.shorten(end, self.settings)
+        ready = len(units)
+        if not window.paused or progress.utterance.closed is None:
+            ready = progress.ready(units, seconds, self.settings, paused=window.paused)
+        events: list[TranscriptEvent] = [
+            *self._settle(progress, units[:ready], window.begin, hypothesis.language)
+        ]
+        events += progress.guess(units[ready:], window.begin)
         if progress.splits(self.settings):
             following = self._segmenter.split(progress.settled)
-            self._queue.append(
-                Unfinished(following, following.begin, progress.origin_ns, settled=following.begin)
-            )
+            self._queue.append(progress.going_on(following))
         events += self._ends()
         self._forget()
         return events
+
+    def _settle(
+        self, progress: Unfinished, units: tuple[Unit, ...], begin: int, language: str
+    ) -> list[TranscriptEvent]:
+        self._context.add(
+            Placed(unit.tokens, begin + round(unit.start_s * SAMPLE_RATE), unit.punctuation) for unit in units
+        )
+        return [*progress.settle(units, begin, language)]
 
     def _speech_end_s(self, speech: NDArray[np.float32]) -> float:
         spoken = np.flatnonzero(speech >= self.settings.utterances.release)
@@ -164,26 +185,27 @@ class Transcriber:
         if utterance is None or self._origin_ns is None:
             return
         if all(p.utterance is not utterance for p in self._queue):
-            self._queue.append(
-                Unfinished(utterance, utterance.begin, self._origin_ns, settled=utterance.begin)
-            )
+            self._queue.append(Unfinished(utterance, self._origin_ns, utterance.begin))
 
     def _cut(self, progress: Unfinished, end: int) -> Window:
         utterance = progress.utterance
         pause = self.settings.utterances.pause_s * SAMPLE_RATE
-        settles = utterance.closed is not None or end >= utterance.speech_end + pause
+        paused = utterance.closed is not None or end >= utterance.speech_end + pause
+        begin, prefix = self._context.before(progress.settled, round(self.settings.context_s * SAMPLE_RATE))
+        begin = max(begin - (begin - utterance.begin) % BLOCK, self._base)
         longest = round(_LONGEST_WINDOW_S * SAMPLE_RATE)
-        if end - progress.begin > longest:
-            end, settles = progress.begin + longest, False
-        first, last = ((s - utterance.begin) // BLOCK for s in (progress.begin, end))
+        if end - begin > longest:
+            end, paused = begin + longest, False
         return Window(
-            self._audio[progress.begin - self._base : end - self._base].copy(),
-            progress.ns(progress.begin),
+            self._audio[begin - self._base : end - self._base].copy(),
+            progress.ns(begin),
             progress.ns(end),
-            np.asarray(utterance.probabilities[first : max(last, first + 1)], np.float32),
-            settles,
+            self._segmenter.probabilities(begin, end),
+            paused,
             utterance.number,
-            progress.begin,
+            begin,
+            progress.settled,
+            prefix,
         )
 
     def _trusted(self, hypothesis: Hypothesis) -> tuple[Unit, ...]:
@@ -200,10 +222,11 @@ class Transcriber:
             return ()
         return hypothesis.units
 
-    def _language(self, states: NDArray[np.float32], seconds: float) -> str | None:
+    def _language(self, states: NDArray[np.float32], seconds: float, progress: Unfinished) -> str:
         """The language of the stream so far: a word or two tell little, so what was heard before counts on."""
-        if self._decoder.language is not None:
-            return self._decoder.language
+        known = self._decoder.language or progress.language
+        if known is not None:
+            return known
         for code, probability in self._decoder.languages(states).items():
             self._languages[code] = LANGUAGE_MEMORY * self._languages.get(code, 0.0) + seconds * probability
         return max(self._languages, key=self._languages.__getitem__)
@@ -215,7 +238,9 @@ class Transcriber:
         while self._queue and self._queue[0].utterance.closed is not None:
             if self._queue[0].due(here, self.settings) is not None:
                 break
-            events += self._queue.popleft().finish()
+            ended = self._queue.popleft()
+            events += self._settle(ended, ended.left(), ended.rest_begin, ended.language or "en")
+            events += ended.finish()
         return events
 
     def _catch_up(self) -> list[TranscriptEvent]:
@@ -225,7 +250,7 @@ class Transcriber:
         oldest = here - round(self.settings.lag_s * SAMPLE_RATE)
         for progress in self._queue:
             # What is settled is not lost; what lies before `oldest` and was never decoded is.
-            done = max(progress.settled, progress.begin)
+            done = progress.settled
             if done >= oldest or (progress.decoded >= oldest and progress.utterance.closed is None):
                 break
             end = progress.utterance.closed or here
@@ -238,6 +263,7 @@ class Transcriber:
                 self.skipped_s += (to - untold) / SAMPLE_RATE
                 self._lost = to
             progress.skip(to)
+            self._context.break_off(to)
         return events + self._ends() if events else events
 
     def _break_off(self, here: int, origin: int) -> list[TranscriptEvent]:
@@ -245,6 +271,7 @@ class Transcriber:
         assert self._origin_ns is not None
         self._follow(self._segmenter.close())
         self._segmenter.reset(here)
+        self._context.break_off(here)
         events = self._ends()
         lost = origin - self._origin_ns
         if lost > 0:
@@ -258,7 +285,8 @@ class Transcriber:
         preroll = round(self.settings.utterances.preroll_s * SAMPLE_RATE) + 2 * BLOCK
         needed = self._segmenter.position - preroll
         if self._queue:
-            needed = min(needed, *(progress.begin for progress in self._queue))
+            needed = min(needed, *(progress.settled for progress in self._queue))
+        needed -= round(self.settings.context_s * SAMPLE_RATE)
         if needed - self._base > SAMPLE_RATE:
             self._audio = self._audio[needed - self._base :]
             self._base = needed

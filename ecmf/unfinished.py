@@ -22,14 +22,16 @@ class TranscriberSettings:
     hop_s: float = 0.5
     """New audio before the next pass while somebody speaks."""
     margin_s: float = 0.25
-    """Audio that must lie behind a word's end before it is settled while speech goes on ..."""
-    alone_s: float = 1.0
-    """... and so much if the pass before read another word there ..."""
+    """Audio that must lie behind a word's end before it is settled while speech goes on, if the pass before read the
+    same there ..."""
     sure_s: float = 0.4
-    """... but only so much if the decoder gives the word a probability of ``sure``."""
+    """... or, if it did not, but the decoder gives the word a probability of ``sure`` ..."""
     sure: float = 0.9
-    longest_s: float = 10.0
-    """Window length at which settled audio is cut off."""
+    alone_s: float = 1.0
+    """... and so much otherwise, or where the decoder gives it less than ``doubt``."""
+    doubt: float = 0.5
+    context_s: float = 4.0
+    """Settled audio that a window begins with."""
     lag_s: float = 20.0
     """Audio that may wait to be transcribed; what is older is skipped, and said so."""
     split_s: float = 15.0
@@ -41,33 +43,34 @@ class TranscriberSettings:
     """... and so is one under this alone."""
     utterances: UtteranceSettings = field(default_factory=UtteranceSettings)
 
+    @property
+    def usual_s(self) -> float:
+        """As long as windows commonly become."""
+        return self.context_s + self.alone_s + 2 * self.hop_s + self.utterances.preroll_s
+
 
 @dataclass
 class Unfinished:
     """How far one utterance is transcribed. Samples count from the start of the stream."""
 
     utterance: Utterance
-    begin: int
-    """Where the next window starts."""
     origin_ns: int
     """Capture time of sample 0 by the stamps of this utterance."""
+    settled: int
+    """Sample up to which words are settled."""
     decoded: int = 0
     """One past the last sample that a window covered."""
     complete: int = 0
-    """One past the last sample of the last window in which everything was settled."""
-    prefix: list[int] = field(default_factory=list)
-    """Settled tokens of the audio from ``begin``."""
-    settled: int = 0
-    """Sample up to which words are settled."""
+    """One past the last sample of the last window that ended in a pause."""
     text: str = ""
-    held: str = ""
-    """Punctuation that the last decoding put after the settled text."""
     first_ns: int | None = None
     last_ns: int = 0
     language: str | None = None
     partial: str = ""
-    rest: tuple[str, ...] = ()
-    """Units of the last pass that were not settled."""
+    rest: tuple[Unit, ...] = ()
+    """What the last pass read and did not settle ..."""
+    rest_begin: int = 0
+    """... in a window that began at this sample."""
 
     def ns(self, sample: float) -> int:
         """Capture time of a sample."""
@@ -83,67 +86,83 @@ class Unfinished:
         here = position if utterance.closed is None else utterance.closed
         if here >= paused or utterance.closed is not None:
             end = min(here, paused)
-            return end if self.complete < utterance.speech_end and end > self.begin else None
+            return end if self.complete < utterance.speech_end and end > self.settled else None
         if here > paused - _PAUSE_NEAR_S * SAMPLE_RATE:
             return None
         return here if here - max(self.decoded, utterance.begin) >= settings.hop_s * SAMPLE_RATE else None
 
-    def ready(self, units: tuple[Unit, ...], seconds: float, settings: TranscriberSettings) -> int:
-        """How many of the units may be settled while speech goes on, ``seconds`` into the window."""
+    def ready(
+        self, units: tuple[Unit, ...], seconds: float, settings: TranscriberSettings, *, paused: bool
+    ) -> int:
+        """How many of the units may be settled while more may come, ``seconds`` into the window.
+
+        ``paused``: nobody speaks at the window's end, so that no audio need lie behind the last words.
+        """
         for index, unit in enumerate(units):
-            agreed = index < len(self.rest) and self.rest[index].lower() == unit.text.lower()
+            agreed = self._read_before(index, unit)
             timeless = unit.end_s - unit.start_s < 1.5 * SECONDS_PER_STATE and not unit.punctuation
             if timeless and not agreed:  # a stutter of the decoder, not a word
                 return index
-            alone_s = settings.sure_s if unit.probability >= settings.sure else settings.alone_s
-            if seconds - unit.end_s < (settings.margin_s if agreed else alone_s):
+            behind_s = seconds - unit.end_s
+            doubtful = unit.probability < settings.doubt
+            if paused:
+                if doubtful and behind_s < settings.alone_s:
+                    return index
+                continue
+            if agreed and not doubtful:
+                least_s = settings.margin_s
+            else:
+                least_s = settings.sure_s if unit.probability >= settings.sure else settings.alone_s
+            if behind_s < least_s:
                 return index
         return len(units)
 
-    def settle(self, units: tuple[Unit, ...], language: str) -> list[Settled]:
-        """Append ``units`` for good."""
+    def _read_before(self, index: int, unit: Unit) -> bool:
+        """Whether the pass before read the same there."""
+        return index < len(self.rest) and self.rest[index].text.lower() == unit.text.lower()
+
+    def settle(self, units: tuple[Unit, ...], begin: int, language: str) -> list[Settled]:
+        """Append ``units``, of a window that began at sample ``begin``, for good."""
         if not units:
             return []
         self.language = language
-        words = self._words(units)
-        for unit in units:
-            self.prefix += unit.tokens
-        self.settled = self.begin + round(units[-1].end_s * SAMPLE_RATE)
+        words = self._words(units, begin)
+        self.settled = max(self.settled, begin + round(units[-1].end_s * SAMPLE_RATE))
         text = "".join(unit.text for unit in units)
         self.text += text
-        self.held = ""
+        self.rest = ()
         if words:
             self.first_ns = words[0].start_ns if self.first_ns is None else self.first_ns
             self.last_ns = words[-1].end_ns
-        start = self.ns(self.begin + units[0].start_s * SAMPLE_RATE)
+        start = self.ns(begin + units[0].start_s * SAMPLE_RATE)
         return [Settled(self.utterance.number, text, words, start, self.ns(self.settled), language)]
 
-    def guess(self, units: tuple[Unit, ...]) -> list[Partial]:
+    def guess(self, units: tuple[Unit, ...], begin: int) -> list[Partial]:
         """What is not settled yet; nothing when that is what was said before."""
-        self.rest = tuple(unit.text for unit in units)
-        self.held = units[0].text if units and units[0].punctuation else ""
-        text = "".join(self.rest)
+        self.rest, self.rest_begin = units, begin
+        text = "".join(unit.text for unit in units)
         if text == self.partial:
             return []
         self.partial = text
-        words = self._words(units)
+        words = self._words(units, begin)
         start, end = (words[0].start_ns, words[-1].end_ns) if words else (self.last_ns, self.last_ns)
         return [Partial(self.utterance.number, text, words, start, end)]
 
-    def finish(self) -> list[Settled | UtteranceEnd]:
-        """Its last events; none when it has no words."""
+    def left(self) -> tuple[Unit, ...]:
+        """What is to be settled when it has ended: what the last pass read, unless that is punctuation alone."""
+        return self.rest if self.text or any(not unit.punctuation for unit in self.rest) else ()
+
+    def finish(self) -> list[UtteranceEnd]:
+        """Its last event; none when it has no words."""
         if self.first_ns is None:
             return []
-        number = self.utterance.number
-        language = self.language or "en"
-        tail = [Settled(number, self.held, (), self.last_ns, self.last_ns, language)] if self.held else []
-        text = (self.text + self.held).strip()
-        return [*tail, UtteranceEnd(number, text, self.first_ns, self.last_ns, language)]
+        number, text = self.utterance.number, self.text.strip()
+        return [UtteranceEnd(number, text, self.first_ns, self.last_ns, self.language or "en")]
 
-    def shorten(self, end: int, settings: TranscriberSettings) -> None:
-        """Cut settled audio off windows that have become long; the last one ended at sample ``end``."""
-        if end - self.begin > settings.longest_s * SAMPLE_RATE and self.settled > self.begin:
-            self.begin, self.prefix = self.settled, []
+    def going_on(self, utterance: Utterance) -> Unfinished:
+        """The same for ``utterance``, which begins where this one is settled and ends by a split."""
+        rest, self.rest = self.rest, ()
+        return Unfinished(utterance, self.origin_ns, utterance.begin, rest=rest, rest_begin=self.rest_begin)
 
     def splits(self, settings: TranscriberSettings) -> bool:
         """Whether it has gone on for so long that it ends where it is settled, at the end of a sentence if possible."""
@@ -155,17 +174,17 @@ class Unfinished:
 
     def skip(self, to: int) -> None:
         """Give up what lies before sample ``to`` and is not settled."""
-        self.begin = self.settled = self.decoded = self.complete = to
-        self.prefix, self.rest, self.held = [], (), ""
+        self.settled = self.decoded = self.complete = to
+        self.rest = ()
 
-    def _words(self, units: tuple[Unit, ...]) -> tuple[Word, ...]:
+    def _words(self, units: tuple[Unit, ...], begin: int) -> tuple[Word, ...]:
         """The words among the units, each after the one before, whatever another pass aligned there."""
         words: list[Word] = []
         before = self.last_ns
         for unit in units:
             if unit.punctuation:
                 continue
-            start, end = (self.ns(self.begin + s * SAMPLE_RATE) for s in (unit.start_s, unit.end_s))
+            start, end = (self.ns(begin + s * SAMPLE_RATE) for s in (unit.start_s, unit.end_s))
             start = max(min(start, end - _SHORTEST_NS), before)
             before = max(end, start + _SHORTEST_NS // 2)
             words.append(Word(unit.text.strip(), start, before, unit.probability))

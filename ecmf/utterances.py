@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from ecmf.vad import BLOCK, SAMPLE_RATE
 
 BLOCK_S = BLOCK / SAMPLE_RATE
+_REMEMBERED_S = 60.0
+"""Speech probabilities that are kept; more than the longest window."""
 
 
 class Detector(Protocol):
@@ -54,8 +57,6 @@ class Utterance:
     """Samples judged as speech."""
     closed: int | None = None
     """One past its last sample, once it has ended."""
-    probabilities: list[float] = field(default_factory=list)
-    """Of every block since ``begin``."""
 
 
 class Segmenter:
@@ -67,7 +68,10 @@ class Segmenter:
         self._position = 0
         self._numbers = 0
         self._tail = np.zeros(0, np.float32)
-        self._recent: list[float] = []
+        self._judged: deque[float] = deque(maxlen=round(_REMEMBERED_S / BLOCK_S))
+        """Speech probability of the latest blocks, up to ``position``."""
+        self._fresh = 0
+        """Blocks since the last utterance, or since the stream began."""
         self.current: Utterance | None = None
 
     @property
@@ -101,7 +105,7 @@ class Segmenter:
         self._detector.reset()
         self._position = position
         self._tail = np.zeros(0, np.float32)
-        self._recent = []
+        self._fresh = 0
 
     def split(self, at: int) -> Utterance:
         """End the current utterance at sample ``at``; a new one goes on from there. Gives the new one."""
@@ -109,34 +113,36 @@ class Segmenter:
         if old is None:
             raise ValueError("there is no utterance to split")
         self._numbers += 1
-        kept = old.probabilities[(at - old.begin) // BLOCK :]
         old.closed = at
-        spoken = BLOCK * sum(p >= self.settings.release for p in kept)
-        self.current = Utterance(self._numbers, at, max(old.speech_end, at), spoken, None, kept)
+        kept = self.probabilities(at, self._position)
+        spoken = BLOCK * int(np.count_nonzero(kept >= self.settings.release))
+        self.current = Utterance(self._numbers, at, max(old.speech_end, at), spoken)
         old.speech_end = min(old.speech_end, at)
         return self.current
+
+    def probabilities(self, begin: int, end: int) -> NDArray[np.float32]:
+        """Speech probability of every 32 ms from sample ``begin`` to ``end``, as far as it is remembered."""
+        first = max(len(self._judged) - (self._position - begin) // BLOCK, 0)
+        return np.asarray(self._judged, np.float32)[first : first + max(end - begin, 0) // BLOCK]
 
     def _block(self, probability: float) -> Utterance | None:
         begin = self._position
         self._position += BLOCK
+        self._judged.append(probability)
         settings = self.settings
         if self.current is None:
-            self._recent.append(probability)
-            del self._recent[: -round(settings.preroll_s / BLOCK_S) - 1]
             if probability >= settings.onset:
-                before = min((len(self._recent) - 1) * BLOCK, begin)
+                before = min(round(settings.preroll_s / BLOCK_S), self._fresh)
                 self._numbers += 1
-                self.current = Utterance(
-                    self._numbers, begin - before, self._position, BLOCK, None, self._recent.copy()
-                )
-                self._recent = []
+                self.current = Utterance(self._numbers, begin - before * BLOCK, self._position, BLOCK)
+            self._fresh += 1
             return None
         current = self.current
-        current.probabilities.append(probability)
         if probability >= settings.release:
             current.speech_end = self._position
             current.spoken += BLOCK
         elif self._position - current.speech_end >= settings.end_s * SAMPLE_RATE:
-            self._recent = current.probabilities[-round(settings.preroll_s / BLOCK_S) :]
+            # What leads up to the next utterance may be the silence after this one, not its last word.
+            self._fresh = (self._position - current.speech_end) // BLOCK
             return self.close()
         return None

@@ -144,7 +144,7 @@ class Hearing:
     def prepare(self) -> None:
         """Meet every usual length of sound before the first real one, so that memory does not grow while it runs."""
         if self._transcriber is not None:
-            self._words_encoder.prepare(self._transcriber.settings.longest_s)
+            self._words_encoder.prepare(self._transcriber.settings.usual_s)
         if self._transcriber is None or self._words_encoder is not self._encoder:
             self._encoder.prepare(WINDOW_S)
 
@@ -190,7 +190,7 @@ class Hearing:
             began = time.perf_counter()
             events = self._transcriber.step(window, shared[1].last_padded)
             stages = {"encoder": shared[2], "decoder": (time.perf_counter() - began) * 1e3}
-            yield from self._tell(events, sound, stages, paused=window.settles)
+            yield from self._tell(events, sound, stages, paused=window.paused)
             shared = None
             window = self._transcriber.window()
 
@@ -278,7 +278,7 @@ class Hearing:
         # An utterance of which no word was settled has no end, but the next one to be heard of comes after it.
         latest = max(changed, default=0)
         self._said = {n: said for n, said in self._said.items() if n >= latest and not said.final}
-        yield from (replace(said, paused=paused) for said in changed.values())
+        yield from (replace(said, paused=paused and not said.partial) for said in changed.values())
 
     def _as_it_stood(self, number: int, start_ns: int, sound: Sound, stages: dict[str, float]) -> Said:
         now: dict[str, Any] = {

@@ -46,7 +46,8 @@ def test_settled_words_stay_in_order_and_before_the_end_of_the_window(
     end = round(seconds * SAMPLE_RATE)
     progress = Unfinished(Utterance(1, 0, end, end), 0, 0)
     kept = heard(units, seconds, "", ended=True)
-    events = progress.settle(kept[: progress.ready(kept, seconds, TranscriberSettings())], "en")
+    ready = progress.ready(kept, seconds, TranscriberSettings(), paused=False)
+    events = progress.settle(kept[:ready], 0, "en")
     assert progress.settled <= end
     for event in events:
         assert isinstance(event, Settled)

@@ -1,0 +1,56 @@
+"""What was said just before: the settled words of one stream and where they lie.
+
+A window of audio that begins with its first new word is hard to read: Whisper was trained on half minutes, and the
+sounds at the very beginning have nothing before them. So a window begins some seconds earlier, at the beginning of a
+word, and the decoder is given the settled words of that audio as its prefix: they guide it and cannot change.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_KEPT = 100
+"""Settled words that are remembered; more than are spoken in the longest window."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A settled word or punctuation."""
+
+    tokens: tuple[int, ...]
+    start: int
+    """Its first sample, counted from the start of the stream."""
+    punctuation: bool
+
+
+class LeftContext:
+    """The latest settled words of one stream, in order."""
+
+    def __init__(self) -> None:
+        self._settled: deque[Placed] = deque(maxlen=_KEPT)
+        self._broken = 0
+        """Sample at which the stream last broke off."""
+
+    def add(self, units: Iterable[Placed]) -> None:
+        """Remember what was settled."""
+        self._settled.extend(units)
+
+    def break_off(self, sample: int) -> None:
+        """Audio was left out before ``sample``: what comes from there on does not follow on what was said."""
+        self._broken = sample
+
+    def before(self, sample: int, seconds: int) -> tuple[int, tuple[int, ...]]:
+        """Where a window for the audio from ``sample`` on begins, and the settled tokens in it.
+
+        Not more than ``seconds``, in samples, earlier; at ``sample`` itself where nobody spoke so shortly before.
+        """
+        words = list(self._settled)
+        earliest = sample - seconds
+        if sample >= self._broken:
+            earliest = max(earliest, self._broken)
+        for index, word in enumerate(words):
+            if not word.punctuation and earliest <= word.start < sample:
+                return word.start, tuple(token for each in words[index:] for token in each.tokens)
+        return sample, ()
