@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmf.branches.voice import AVERAGE, WINDOW_S, VoiceBranch, VoiceSession
+from ecmf.branches.voice import AVERAGE
 from ecmf.bundle import SHIPPED, Bundle, load_bundle
 from ecmf.engines.choose import cache_dir, open_engine
 from ecmf.errors import DataError, EcmfError
 from ecmf.labels import EKMAN
 from ecmf.speech import SpeechEncoder
-from ecmf.vad import BLOCK, SpeechDetector
-from ecmf.weights import fetch
+from train.calibrate_face import softmax
 from train.datasets.emodb import read_emodb
 from train.datasets.prompts import read_prompts
 from train.datasets.ravdess import read_ravdess
 from train.datasets.speech_clip import Clip
 from train.voice_features import Features, Take, extract
+from train.voice_recipe import Recipe, read_recipe
+from train.voice_samples import Corpus, average_of, folds
+from train.voice_scores import neutrality, scores, uar, with_sexes
+from train.voice_sessions import demo_reading, in_sessions
+from train.voice_training import predict, train
 
 log = logging.getLogger("train.evaluate_voice")
 
@@ -49,58 +53,35 @@ class VoiceData:
     ravdess: Path
     emodb: Path
     prompts: Path | None = None
-    """Ordinary speech; optional."""
+    """Ordinary speech; None: the folder `prompts` beside RAVDESS, where there is one."""
     cache: Path = dataclasses.field(default_factory=lambda: cache_dir() / "voice-features")
 
+    @property
+    def ordinary(self) -> Path | None:
+        """Where ordinary speech lies, if anywhere."""
+        beside = self.ravdess.parent / "prompts"
+        return self.prompts or (beside if beside.is_dir() else None)
 
-def scores(truth: NDArray[np.int64], probs: NDArray[np.floating], labels: Sequence[int]) -> dict[str, Any]:
-    """Accuracy, UAR with a 95 % bootstrap interval, weighted F1, recall per label, confusion, calibration error.
 
-    ``truth`` int64[n] and ``probs`` float[n, 7] in EKMAN's order; only ``labels`` can be chosen.
+def load_corpora(recipe: Recipe, data: VoiceData, *, ordinary: bool) -> list[Corpus]:
+    """RAVDESS, EMO-DB and, if ``ordinary``, ordinary speech, with the features of all the recipe's takes.
+
+    Raises DataError for a corpus that cannot be read, or when ordinary speech is wanted and not there.
     """
-    from sklearn.metrics import confusion_matrix, f1_score
-
-    if not len(truth):
-        raise DataError("there is nothing to evaluate: no clip of those speakers")
-    allowed = probs[:, list(labels)] / np.maximum(probs[:, list(labels)].sum(1, keepdims=True), 1e-12)
-    guess = np.array(labels)[allowed.argmax(1)]
-    rng = np.random.default_rng(0)
-    draws = [uar(truth[rows], guess[rows]) for rows in rng.integers(0, len(truth), (1000, len(truth)))]
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return {
-        "clips": len(truth),
-        "uar": round(uar(truth, guess), 4),
-        "uar_interval": [round(float(low), 4), round(float(high), 4)],
-        "accuracy": round(float((truth == guess).mean()), 4),
-        "weighted_f1": round(float(f1_score(truth, guess, average="weighted")), 4),
-        "calibration_error": round(calibration_error(truth == guess, allowed.max(1)), 4),
-        "recall": {
-            EKMAN[k]: round(float((guess[truth == k] == k).mean()), 4) for k in labels if (truth == k).any()
-        },
-        "confusion": confusion_matrix(truth, guess, labels=list(labels)).tolist(),
-    }
-
-
-def uar(truth: NDArray[np.int64], guess: NDArray[np.int64]) -> float:
-    """Unweighted average recall over the labels that occur."""
-    return float(np.mean([(guess[truth == k] == k).mean() for k in np.unique(truth)]))
-
-
-def calibration_error(right: NDArray[np.bool_], confidence: NDArray[np.floating], bins: int = 15) -> float:
-    """Expected calibration error over equally wide bins (Naeini et al. 2015)."""
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        abs(right[index == b].mean() - confidence[index == b].mean()) * (index == b).mean()
-        for b in set(index)
+    sources = [(read_ravdess(data.ravdess), False), (read_emodb(data.emodb), False)]
+    if ordinary:
+        if data.ordinary is None:
+            raise DataError(
+                f"{data.ravdess.parent} holds no prompts, the ordinary speech that the recipe holds a voice of back; "
+                "put the folder (or a link) there, or leave prompts- speakers out of held_out in a recipe of your own"
+            )
+        sources.append((read_prompts(data.ordinary), True))
+    encoder = SpeechEncoder(recipe.encoder)
+    takes = [Take(name) for name in ("clean", *recipe.takes)]
+    return [
+        Corpus(clips, [extract(clips, take, encoder, data.cache) for take in takes], complete)
+        for clips, complete in sources
     ]
-    return float(sum(gaps))
-
-
-def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
-    scaled = logits.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(1, keepdims=True))
-    out: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
-    return out
 
 
 def bundle_logits(bundle: Bundle, features: Features) -> NDArray[np.float32]:
@@ -144,7 +125,7 @@ def _as_it_is(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     temperature = float(bundle.manifest.extra["temperature"])
 
     def probs(clips: Sequence[Clip], take: str) -> NDArray[np.float64]:
-        return softmax(bundle_logits(bundle, extract(clips, Take(take), encoder, data.cache)), temperature)
+        return softmax(bundle_logits(bundle, extract(clips, Take(take), encoder, data.cache)) / temperature)
 
     clips = held_out(read_ravdess(data.ravdess), bundle)
     truth, clean = truth_of(clips), probs(clips, "clean")
@@ -161,7 +142,7 @@ def _as_it_is(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
             return engine.run(inputs)["logits"][0]
 
         logits = in_sessions(answer, average, features, speakers, temperature)
-        table["ravdess_in_sessions"] = with_sexes(clips, truth, softmax(logits, temperature))
+        table["ravdess_in_sessions"] = with_sexes(clips, truth, softmax(logits / temperature))
     whole = table["ravdess"]["uar"]
     table["windows"] = {}
     for take in WINDOWS:
@@ -172,51 +153,11 @@ def _as_it_is(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     if german:
         truth = truth_of(german)
         table["emodb"] = scores(truth, probs(german, "clean"), np.unique(truth).tolist())
-    if data.prompts is not None:
-        ordinary = held_out(read_prompts(data.prompts), bundle)
-        table["ordinary_speech"] = _neutrality(probs(ordinary, "clean"))
-    table["demo_reading"] = _neutrality(demo_reading(bundle, encoder))
-    table["demo_reading_in_sessions"] = _neutrality(demo_reading(bundle, encoder, sessions=True))
+    if data.ordinary is not None and (ordinary := held_out(read_prompts(data.ordinary), bundle)):
+        table["ordinary_speech"] = neutrality(probs(ordinary, "clean"))
+    table["demo_reading"] = neutrality(demo_reading(bundle, encoder))
+    table["demo_reading_in_sessions"] = neutrality(demo_reading(bundle, encoder, sessions=True))
     return table
-
-
-def in_sessions(
-    answer: Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]],
-    average: NDArray[np.float32],
-    features: Features,
-    speakers: NDArray[np.str_],
-    temperature: float,
-    seed: int = 0,
-) -> NDArray[np.float32]:
-    """Logits float32[clips, labels] when each speaker's clips are heard one after the other, in random order.
-
-    ``answer``: states float32[layers, T, d], mask, prosody -> logits. Each clip is judged with what the session has
-    learnt from those before it, by the network's own opinion of how neutral they were; no label is looked at.
-    """
-    out = np.zeros((len(features), len(EKMAN)), np.float32)
-    rng = np.random.default_rng(seed)
-    for speaker in sorted(set(speakers.tolist())):
-        session = VoiceSession(average)
-        for row in rng.permutation(np.flatnonzero(speakers == speaker)):
-            states, mask = features.states[row].astype(np.float32), features.masks[row]
-            if not len(mask):
-                continue
-            out[row] = answer(states - session.shift()[:, None], mask, features.prosody[row])
-            powers = np.exp((out[row] - out[row].max()) / temperature)
-            session.learn(states, mask, float(powers[EKMAN.index("neutral")] / powers.sum()))
-    return out
-
-
-def with_sexes(
-    clips: Sequence[Clip], truth: NDArray[np.int64], probs: NDArray[np.floating]
-) -> dict[str, Any]:
-    """`scores` over all seven labels, and the UAR of women and men apart."""
-    sexes = np.array([clip.sex for clip in clips])
-    guess = probs.argmax(1)
-    by_sex = {
-        sex: round(uar(truth[sexes == sex], guess[sexes == sex]), 4) for sex in np.unique(sexes).tolist()
-    }
-    return {**scores(truth, probs, range(len(EKMAN))), "uar_by_sex": by_sex}
 
 
 def average_state(bundle: Bundle) -> NDArray[np.float32] | None:
@@ -227,49 +168,11 @@ def average_state(bundle: Bundle) -> NDArray[np.float32] | None:
     return average
 
 
-def _neutrality(probs: NDArray[np.floating]) -> dict[str, Any]:
-    """How often ordinary speech is called neutral, how surely, and what else it is called."""
-    guess = probs.argmax(1)
-    return {
-        "judged": len(probs),
-        "neutral": round(float((guess == EKMAN.index("neutral")).mean()), 4),
-        "confidence": round(float(probs.max(1).mean()), 4),
-        "called": {EKMAN[k]: int((guess == k).sum()) for k in np.unique(guess).tolist()},
-    }
-
-
-def demo_reading(bundle: Bundle, encoder: SpeechEncoder, sessions: bool = False) -> NDArray[np.float32]:
-    """The live branch over the two demo readings, twice a second: float32[n, 7]. Nothing was trained on them.
-
-    ``sessions``: each reading is a session, as it is live.
-    """
-    detector, branch = SpeechDetector(), VoiceBranch(bundle, encoder=encoder)
-    rows = []
-    for name in ("demo-speech", "demo-speech-short"):
-        audio = Clip(name, "neutral", name, "", "", fetch(name)).audio()
-        detector.reset()
-        session = branch.session() if sessions else None
-        speech = detector.process(audio[: len(audio) // BLOCK * BLOCK])
-        for end in range(2 * BLOCK * 16, len(audio), BLOCK * 16):
-            begin = max(0, end - round(WINDOW_S * 16000)) // BLOCK * BLOCK
-            heard = audio[begin:end]
-            judged = speech[begin // BLOCK : end // BLOCK]
-            cue = branch.process(
-                heard, encoder.encode(heard), judged, 0, end, session=session, new_s=BLOCK * 16 / 16000
-            )
-            if cue is not None and cue.probs is not None:
-                rows.append(cue.probs)
-    return np.array(rows)
-
-
 def _refitted(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     """Six actor-disjoint folds and RAVDESS to EMO-DB. Trained members are kept: a stopped run goes on."""
-    from train.fit_voice import load_corpora
-    from train.voice_training import average_of, folds, predict, read_recipe, train
-
     recipe = read_recipe(bundle.folder / "recipe.toml")
     work, temperature = data.cache / "members", float(bundle.manifest.extra["temperature"])
-    ravdess, emodb = load_corpora(recipe, dataclasses.replace(data, prompts=None))
+    ravdess, emodb = load_corpora(recipe, data, ordinary=False)
     truth, parts, clean = ravdess.labels, folds(ravdess.speakers), ravdess.takes[0]
     alone, sessions = (np.zeros((len(truth), len(EKMAN)), np.float32) for _ in range(2))
     for fold in np.unique(parts):
@@ -290,10 +193,10 @@ def _refitted(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     )
     return {
         "recipe": bundle.id,
-        "ravdess_six_folds": with_sexes(ravdess.clips, truth, softmax(alone, temperature)),
-        "ravdess_six_folds_in_sessions": with_sexes(ravdess.clips, truth, softmax(sessions, temperature)),
-        "ravdess_to_emodb": scores(emodb.labels, softmax(logits, temperature), german),
-        "ravdess_to_emodb_in_sessions": scores(emodb.labels, softmax(in_turn, temperature), german),
+        "ravdess_six_folds": with_sexes(ravdess.clips, truth, softmax(alone / temperature)),
+        "ravdess_six_folds_in_sessions": with_sexes(ravdess.clips, truth, softmax(sessions / temperature)),
+        "ravdess_to_emodb": scores(emodb.labels, softmax(logits / temperature), german),
+        "ravdess_to_emodb_in_sessions": scores(emodb.labels, softmax(in_turn / temperature), german),
     }
 
 
@@ -301,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m train.evaluate_voice", description=__doc__)
     parser.add_argument("--ravdess", type=Path, required=True, help="folder with Actor_01 … or parquet file")
     parser.add_argument("--emodb", type=Path, required=True, help="folder with wav/ or parquet file")
-    parser.add_argument("--prompts", type=Path, help="folder of Asterisk prompts, ordinary speech (optional)")
+    parser.add_argument("--prompts", type=Path, help="ordinary speech (default: prompts beside RAVDESS)")
     parser.add_argument("--bundle", type=Path, default=SHIPPED / "voice")
     parser.add_argument("--cache", type=Path, default=None, help="folder for features")
     parser.add_argument("--refit", action="store_true", help="train anew: folds and cross-corpus")

@@ -1,4 +1,7 @@
-"""Train the voice branch: `python -m train.fit_voice --ravdess PATH --emodb PATH [--prompts DIR] --out DIR`.
+"""Train the voice branch: `python -m train.fit --recipe voice --data DIR`.
+
+DIR/speech holds ravdess.parquet, emodb4.parquet (or the owners' folders ravdess and emodb) and the folder prompts. What
+lies elsewhere: `python -m train.fit_voice --ravdess PATH --emodb PATH --prompts DIR --out DIR`.
 
 Features of every take and trained members are cached, so a stopped run goes on where it was. Calibrated out of fold on
 the training speakers; the held-out speakers of the recipe are never touched.
@@ -21,46 +24,18 @@ from ecmf.bundle import Bundle
 from ecmf.errors import DataError, EcmfError, need
 from ecmf.labels import EKMAN
 from ecmf.speech import SpeechEncoder
-from train.datasets.emodb import read_emodb
-from train.datasets.prompts import read_prompts
-from train.datasets.ravdess import read_ravdess
-from train.evaluate_voice import VoiceData, evaluate, in_sessions, scores, softmax
+from train.calibrate_face import softmax
+from train.evaluate_voice import VoiceData, evaluate, load_corpora
 from train.export_voice import export, golden_inputs, with_measures
 from train.voice_card import card
-from train.voice_features import Take, extract
-from train.voice_training import (
-    Corpus,
-    Recipe,
-    average_of,
-    folds,
-    predict,
-    read_recipe,
-    train,
-)
+from train.voice_recipe import RECIPE, Recipe, read_recipe
+from train.voice_samples import Corpus, average_of, folds
+from train.voice_scores import scores, temperature_of
+from train.voice_sessions import in_sessions
+from train.voice_training import predict, train
 
 log = logging.getLogger("train.fit_voice")
-RECIPE = Path(__file__).parent / "recipes" / "voice.toml"
 GOLDEN_WEIGHT, GOLDEN_FROM_S, GOLDEN_TO_S = "demo-speech-short", 1.0, 4.2
-
-
-def load_corpora(recipe: Recipe, data: VoiceData) -> list[Corpus]:
-    """RAVDESS, EMO-DB and, where given, ordinary speech, with the features of all the recipe's takes."""
-    encoder = SpeechEncoder(recipe.encoder)
-    takes = [Take(name) for name in ("clean", *recipe.takes)]
-    sources = [(read_ravdess(data.ravdess), False), (read_emodb(data.emodb), False)]
-    if data.prompts is not None:
-        sources.append((read_prompts(data.prompts), True))
-    return [
-        Corpus(clips, [extract(clips, take, encoder, data.cache) for take in takes], complete)
-        for clips, complete in sources
-    ]
-
-
-def temperature_of(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
-    """The temperature that makes the log-likelihood best (Guo et al. 2017), by a search over a fine grid."""
-    grid = np.exp(np.linspace(np.log(0.2), np.log(5), 200))
-    losses = [-np.log(softmax(logits, t)[np.arange(len(truth)), truth] + 1e-12).mean() for t in grid]
-    return float(grid[int(np.argmin(losses))])
 
 
 def calibrate(
@@ -80,17 +55,16 @@ def calibrate(
     sessions = in_sessions(network.answer, average, ravdess.takes[0].of(tested), speakers, 1.0)
     logits, labels = np.concatenate([*alone, sessions]), np.tile(ravdess.labels[tested], 4)
     temperature = temperature_of(logits, labels)
-    return temperature, scores(labels, softmax(logits, temperature), range(len(EKMAN)))
+    return temperature, scores(labels, softmax(logits / temperature), range(len(EKMAN)))
 
 
 def fit(recipe_path: Path, data: VoiceData, out: Path) -> Bundle:
     """Features, training, calibration, bundle, and the measures of the held-out speakers inside it."""
     torch.set_num_threads(1)
     recipe = read_recipe(recipe_path)
-    corpora = load_corpora(recipe, data)
+    corpora = load_corpora(recipe, data, ordinary=recipe.hears_prompts)
     speakers = {speaker for corpus in corpora for speaker in corpus.speakers.tolist()}
-    unknown = {name for name in recipe.held_out if data.prompts or not name.startswith("prompts-")} - speakers
-    if unknown:
+    if unknown := set(recipe.held_out) - speakers:
         raise DataError(f"{recipe_path}: held-out speaker {sorted(unknown)[0]!r} is in no corpus")
     rows = [np.flatnonzero(~np.isin(corpus.speakers, recipe.held_out)) for corpus in corpora]
     work = data.cache / "members"
@@ -132,7 +106,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m train.fit_voice", description=__doc__)
     parser.add_argument("--ravdess", type=Path, required=True, help="folder with Actor_01 … or parquet file")
     parser.add_argument("--emodb", type=Path, required=True, help="folder with wav/ or parquet file")
-    parser.add_argument("--prompts", type=Path, help="folder of Asterisk prompts, ordinary speech (optional)")
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        help="folder of Asterisk prompts, ordinary speech (default: prompts/ beside RAVDESS)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--cache", type=Path, default=None, help="folder for features")

@@ -7,7 +7,7 @@ from typing import Any
 
 from ecmf.labels import EKMAN
 from ecmf.prosody import FEATURES
-from train.voice_training import Recipe
+from train.voice_recipe import Recipe
 
 _TEXT = """# Voice: emotion from how it is said
 

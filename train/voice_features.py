@@ -1,8 +1,8 @@
 """Clips to the voice network's inputs, by the live branch's own code, kept on disk shard by shard.
 
-A cache folder holds one subfolder per (encoder, names of the clips, take): other sounds under the same names need
-another folder. A take is one way to present every clip: clean, one random distortion, a window, a stated noise.
-Finished shards are never computed again.
+A cache folder holds one subfolder per (encoder, clips with their sounds, code that presents and reads them) and take. A
+take is one way to present every clip: clean, one random distortion, a window, a stated noise. Finished shards are never
+computed again.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmf.branches.voice import VoiceInputs, voice_inputs
-from ecmf.prosody import FEATURES
-from ecmf.speech import SpeechEncoder
+from ecmf import log_mel, prosody
+from ecmf.branches.voice import POOL, VoiceInputs, voice_inputs
+from ecmf.bundle import sha256_of
+from ecmf.importers.whisper_encoder import LAYERS
+from ecmf.speech import SpeechEncoder, bucket_samples
 from ecmf.vad import SpeechDetector
+from ecmf.weights import fetch
 from train import augment_audio
 from train.atomic import whole
 from train.datasets.speech_clip import Clip
+from train.voice_code import code_digest
 
 log = logging.getLogger("train.voice_features")
-
-VERSION = 2
-"""Raise it when presenting a take or what a feature holds changes, so that old shards are not mistaken for new ones."""
 
 SHARD = 100
 RATE = 16000
@@ -148,10 +149,7 @@ def extract(
     clips: Sequence[Clip], take: Take, encoder: SpeechEncoder, cache: Path, *, seed: int = 0
 ) -> Features:
     """Features of ``clips``, from the cache where they are already there; the same seed gives the same features."""
-    content = hashlib.sha256(repr((VERSION, seed, encoder.sha256, FEATURES)).encode())
-    for clip in clips:
-        content.update(f"{clip.speaker}/{clip.name}\n".encode())
-    folder = cache / f"{encoder.name.replace('/', '_')}-{content.hexdigest()[:16]}" / take.name
+    folder = cache / f"{encoder.name.replace('/', '_')}-{_key(clips, encoder, seed)}" / take.name
     folder.mkdir(parents=True, exist_ok=True)
     same_speaker = {
         speaker: [c for c in clips if c.speaker == speaker] for speaker in {c.speaker for c in clips}
@@ -165,9 +163,7 @@ def extract(
             detector = detector or SpeechDetector()
             items = []
             for clip in clips[first : first + SHARD]:
-                rng = np.random.default_rng(
-                    [seed, *hashlib.sha256(f"{take.name}/{clip.name}".encode()).digest()[:8]]
-                )
+                rng = _dice(seed, take, clip)
                 others = same_speaker[clip.speaker]
                 other = others[int(rng.integers(len(others)))]
                 items.append(inputs_of(clip, other, take, encoder, detector, rng))
@@ -176,6 +172,25 @@ def extract(
             log.info("%s: %d of %d clips, %.0f s", take.name, done, len(clips), time.monotonic() - began)
         shards.append(file)
     return _read(shards)
+
+
+def _dice(seed: int, take: Take, clip: Clip) -> np.random.Generator:
+    """Of one clip in one take, whatever else is extracted."""
+    return np.random.default_rng([seed, *hashlib.sha256(f"{take.name}/{clip.name}".encode()).digest()[:8]])
+
+
+def _key(clips: Sequence[Clip], encoder: SpeechEncoder, seed: int) -> str:
+    """Of all that the features follow from but the take: sounds, models, seed, and the code between them."""
+    code = code_digest(
+        *(augment_audio, log_mel, prosody, voice_inputs, SpeechDetector),
+        *(SpeechEncoder.encode, bucket_samples, Take, _augmented, _cut, inputs_of, _dice),
+    )
+    models = (encoder.sha256, LAYERS, sha256_of(fetch("silero-vad")))
+    content = hashlib.sha256(repr((*models, seed, POOL, LONGEST_S, code)).encode())
+    for clip in clips:
+        sound = clip.sound if isinstance(clip.sound, bytes) else clip.sound.read_bytes()
+        content.update(f"{clip.speaker}/{clip.name}/{hashlib.sha256(sound).hexdigest()}\n".encode())
+    return content.hexdigest()[:16]
 
 
 def _write(file: Path, items: Sequence[VoiceInputs]) -> None:

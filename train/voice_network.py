@@ -22,13 +22,28 @@ class Shape:
     dropout: float = 0.3
 
 
+class ClipDropout(nn.Module):
+    """Drops a direction for a whole clip (Gal & Ghahramani 2016): no worse than frame by frame, and sooner done."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """frames float[B, T, d] -> the same shape."""
+        if not self.training:
+            return frames
+        kept = torch.rand(len(frames), 1, frames.shape[2]) >= self.share
+        return frames * (kept / (1 - self.share))
+
+
 class VoiceMember(nn.Module):
     """Attentive statistics pooling over speech (Okabe et al. 2018), prosody beside it."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.project = nn.Sequential(
-            nn.Dropout(shape.dropout / 2),
+            ClipDropout(shape.dropout / 2),
             nn.Linear(shape.states, shape.hidden),
             nn.GELU(),
             nn.LayerNorm(shape.hidden),

@@ -6,206 +6,30 @@ import dataclasses
 import hashlib
 import logging
 import math
+import sys
 import time
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecmf.branches.voice import POOL, SESSION_PRIOR_S, WINDOW_S
-from ecmf.errors import DataError, UsageError
-from ecmf.importers.whisper_encoder import LAYERS
+from ecmf.branches.voice import WINDOW_S
 from ecmf.labels import EKMAN
 from ecmf.prosody import FEATURES
-from ecmf.speech import STATES_PER_SECOND
+from train import voice_network, voice_samples
 from train.atomic import whole
-from train.datasets.speech_clip import Clip
+from train.voice_code import code_digest
 from train.voice_features import Features
-from train.voice_network import Reduction, Shape, VoiceMember, VoiceNetwork
+from train.voice_network import Shape, VoiceMember, VoiceNetwork
+from train.voice_recipe import Recipe
+from train.voice_samples import FRAME_S, Corpus, Samples, collate, fit_reduction, gather, history, reduce
 
 log = logging.getLogger("train.voice_training")
 
-_SILENT = 0.02
-"""Frames with a lower speech probability are left out."""
-
-_WHITENING = 0.25
-"""Power of a direction's variance that scales it down: 0.5 would raise what is mostly noise to the loudest voice."""
-
-_NEUTRAL_SHARE = 0.7
-"""Of the histories in training that hold neutral clips only."""
-
-_FRAME_S = POOL / STATES_PER_SECOND
-_WINDOW = round(WINDOW_S / _FRAME_S)
-
-Item = tuple[Tensor, Tensor, Tensor]
-"""Reduced states float32[T, states], mask float32[T], prosody float32[k]."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every knob of `recipes/voice.toml`, where each has its comment."""
-
-    version: str
-    seed: int
-    encoder: str
-    layers: tuple[int, ...]
-    takes: tuple[str, ...]
-    clean_share: float
-    cold_share: float
-    short_share: float
-    states: int
-    members: int
-    hidden: int
-    embedding: int
-    dropout: float
-    epochs: int
-    batch: int
-    learning_rate: float
-    weight_decay: float
-    label_smoothing: float
-    held_out: tuple[str, ...]
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Raises UsageError naming an unknown or missing key."""
-    try:
-        raw = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no recipe {path}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not TOML: {error}") from None
-    known = {field.name for field in fields(Recipe)}
-    if raw.keys() != known:
-        odd = sorted(raw.keys() ^ known)[0]
-        raise UsageError(
-            f"{path}: {'unknown' if odd in raw else 'missing'} key {odd!r}; expected {sorted(known)}"
-        )
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-    return Recipe(**values)
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Clips of one corpus and their features, the clean take first."""
-
-    clips: Sequence[Clip]
-    takes: Sequence[Features]
-    complete: bool = False
-    """Whether labels that no clip has were possible answers all the same (ordinary speech: all of it is neutral)."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        return np.array([EKMAN.index(clip.label) for clip in self.clips])
-
-    @property
-    def speakers(self) -> NDArray[np.str_]:
-        return np.array([clip.speaker for clip in self.clips])
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Clips of several corpora to train on, each with all its takes, reduced."""
-
-    takes: list[list[Item]]
-    """Per clip, per take that has a frame of speech; the clean one first."""
-    labels: NDArray[np.int64]
-    possible: NDArray[np.bool_]
-    """bool[n, labels]: labels that the clip's corpus has at all."""
-    weights: NDArray[np.float32]
-    """float32[n]: rarer labels of a corpus weigh more."""
-    means: Tensor
-    """float32[n, states]: mean state of each clip's clean speech; 0 is the mean of all."""
-    seconds: NDArray[np.float32]
-    """float32[n]: speech in it."""
-    speakers: NDArray[np.str_]
-
-
-def fit_reduction(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], recipe: Recipe) -> Reduction:
-    """Scaling and main directions from the chosen clips' clean takes, over frames that surely hold speech.
-
-    Layers that the recipe leaves out get no weight.
-    """
-    used = [LAYERS.index(layer) for layer in recipe.layers]
-    speech: list[NDArray[np.float32]] = []
-    manner: list[NDArray[np.float32]] = []
-    for corpus, chosen in zip(corpora, rows, strict=True):
-        clean = corpus.takes[0]
-        for row in chosen:
-            states = clean.states[row][used][:, clean.masks[row] > 0.5].astype(np.float32)
-            speech.append(np.concatenate(list(states), axis=1))
-        manner.append(clean.prosody[chosen])
-    frames, prosody = np.concatenate(speech), np.concatenate(manner)
-    mean, scale = frames.mean(0), 1 / np.maximum(frames.std(0), 1e-4)
-    scaled = (frames - mean) * scale
-    variances, directions = np.linalg.eigh(scaled.T @ scaled / np.float32(len(scaled)))
-    order = np.argsort(variances)[::-1][: recipe.states]
-    weight = scale[:, None] * directions[:, order] / np.maximum(variances[order], 1e-6) ** _WHITENING
-    width = frames.shape[1] // len(used)
-    stacked = np.zeros((len(LAYERS), width, weight.shape[1]), np.float32)
-    stacked[used] = weight.reshape(len(used), width, -1)
-    reduction = Reduction(len(LAYERS) * width, weight.shape[1], prosody.shape[1])
-    reduction.weight.copy_(torch.from_numpy(stacked.reshape(len(LAYERS) * width, -1)))
-    reduction.bias.copy_(torch.from_numpy((-mean @ weight).astype(np.float32)))
-    reduction.prosody_mean.copy_(torch.from_numpy(prosody.mean(0)))
-    reduction.prosody_scale.copy_(torch.from_numpy(1 / np.maximum(prosody.std(0), 1e-4)))
-    return reduction
-
-
-@torch.no_grad()
-def reduce(reduction: Reduction, features: Features, row: int) -> Item:
-    """One clip after the reduction, without the frames that surely hold no speech (they would weigh nothing)."""
-    kept = features.masks[row] > _SILENT
-    states = torch.from_numpy(features.states[row][:, kept].astype(np.float32))[None]
-    reduced, prosody = reduction(states, torch.from_numpy(features.prosody[row])[None])
-    return reduced[0], torch.from_numpy(features.masks[row][kept]), prosody[0]
-
-
-def gather(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], reduction: Reduction) -> Samples:
-    """Samples of the given rows of each corpus. Raises DataError when a corpus brings a label with a single clip."""
-    takes, labels, possible, weights, means, seconds = [], [], [], [], [], []
-    for corpus, chosen in zip(corpora, rows, strict=True):
-        y = corpus.labels[chosen]
-        counts = np.bincount(y, minlength=len(EKMAN))
-        if (counts == 1).any():
-            raise DataError(f"label {EKMAN[int(np.argmax(counts == 1))]!r} has one clip only; leave it out")
-        present = counts > 0
-        for row in chosen:
-            every = [reduce(reduction, features, int(row)) for features in corpus.takes]
-            takes.append([item for item in every if len(item[1])])
-            if not takes[-1]:
-                raise DataError(
-                    f"clip {corpus.clips[row].name} of {corpus.clips[row].speaker} holds no speech"
-                )
-            reduced, mask, _ = takes[-1][0]
-            spoken = mask > 0.5
-            means.append(reduced[spoken].mean(0) if spoken.any() else torch.zeros(reduced.shape[1]))
-            seconds.append(float(spoken.sum()) * _FRAME_S)
-        labels.append(y)
-        possible.append(np.tile(present | corpus.complete, (len(chosen), 1)))
-        weights.append((len(chosen) / present.sum() / counts[y]) ** 0.5)
-    return Samples(
-        takes,
-        np.concatenate(labels),
-        np.concatenate(possible),
-        np.concatenate(weights).astype(np.float32),
-        torch.stack(means),
-        np.array(seconds, np.float32),
-        np.concatenate([corpus.speakers[chosen] for corpus, chosen in zip(corpora, rows, strict=True)]),
-    )
-
-
-def collate(items: Sequence[Item]) -> Item:
-    """Pad to the longest: reduced float32[B, T, states], mask float32[B, T], prosody float32[B, k]."""
-    pad = torch.nn.utils.rnn.pad_sequence
-    reduced = pad([item[0] for item in items], batch_first=True)
-    mask = pad([item[1] for item in items], batch_first=True)
-    return reduced, mask, torch.stack([item[2] for item in items])
+_WINDOW = round(WINDOW_S / FRAME_S)
 
 
 def train_member(samples: Samples, recipe: Recipe, seed: int) -> VoiceMember:
@@ -234,25 +58,6 @@ def train_member(samples: Samples, recipe: Recipe, seed: int) -> VoiceMember:
     return member.eval()
 
 
-def _history(samples: Samples, row: int, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """What a session may have learnt of this speaker before this clip (see ecmf.branches.voice.VoiceSession).
-
-    Nothing in ``cold_share`` of the cases, else 1 to 16 other clips of the speaker: mostly neutral ones, for a session
-    counts speech by how neutral it is, but it is not always right.
-    """
-    others = np.flatnonzero(samples.speakers == samples.speakers[row])
-    others = others[others != row]
-    neutral = others[samples.labels[others] == EKMAN.index("neutral")]
-    if rng.random() < recipe.cold_share or not len(others):
-        return torch.zeros(samples.means.shape[1])
-    pool = neutral if len(neutral) and rng.random() < _NEUTRAL_SHARE else others
-    chosen = rng.choice(pool, int(rng.choice((1, 2, 4, 8, 16))))
-    weight = torch.from_numpy(samples.seconds[chosen])
-    total = float(weight.sum())
-    mean = (samples.means[chosen] * weight[:, None]).sum(0) / max(total, _FRAME_S)
-    return mean * (total / (total + SESSION_PRIOR_S))
-
-
 def _loss(
     member: VoiceMember, samples: Samples, rows: NDArray[np.intp], recipe: Recipe, rng: np.random.Generator
 ) -> Tensor:
@@ -269,7 +74,7 @@ def _loss(
         first = int(rng.integers(0, max(len(mask) - window, 0) + 1))
         chosen.append((states[first : first + window], mask[first : first + window], prosody))
     reduced, mask, prosody = collate(chosen)
-    reduced = reduced - torch.stack([_history(samples, int(row), recipe, rng) for row in rows])[:, None]
+    reduced = reduced - torch.stack([history(samples, int(row), recipe, rng) for row in rows])[:, None]
     target = torch.from_numpy(samples.labels[rows])
     possible = torch.from_numpy(samples.possible[rows])
     _, logits = member(reduced, mask, prosody)
@@ -302,12 +107,7 @@ def _member(samples: Samples, recipe: Recipe, seed: int, work: Path | None) -> V
     """Trained, or from ``work`` where a stopped run left it."""
     if work is None:
         return train_member(samples, recipe, seed)
-    key = hashlib.sha256(repr((dataclasses.replace(recipe, version="", members=0), seed)).encode())
-    for every in samples.takes:
-        for states, mask, prosody in every:
-            key.update(f"{len(mask)} {float(states.sum()):.3f} {float(prosody.sum()):.3f}".encode())
-    key.update(samples.labels.tobytes() + samples.possible.tobytes())
-    file = work / f"member-{key.hexdigest()[:24]}.pt"
+    file = work / f"member-{_key(samples, recipe, seed)}.pt"
     if file.is_file():
         member = VoiceMember(_shape(recipe))
         member.load_state_dict(torch.load(file, weights_only=True))
@@ -316,6 +116,22 @@ def _member(samples: Samples, recipe: Recipe, seed: int, work: Path | None) -> V
     with whole(file) as target:
         torch.save(member.state_dict(), target)
     return member
+
+
+def _key(samples: Samples, recipe: Recipe, seed: int) -> str:
+    """Of all that a member's weights follow from: samples, recipe, seed and the code that trains."""
+    knobs = dataclasses.replace(recipe, version="", members=0, held_out=())
+    code = code_digest(sys.modules[__name__], voice_samples, voice_network)
+    key = hashlib.sha256(repr((knobs, seed, torch.__version__, code)).encode())
+    for every in samples.takes:
+        for item in every:
+            for part in item:
+                key.update(repr(tuple(part.shape)).encode() + part.contiguous().numpy().tobytes())
+        key.update(b";")
+    for array in (samples.labels, samples.possible, samples.weights, samples.means.numpy(), samples.seconds):
+        key.update(array.tobytes())
+    key.update(repr(samples.speakers.tolist()).encode())
+    return key.hexdigest()[:24]
 
 
 def _shape(recipe: Recipe) -> Shape:
@@ -333,22 +149,3 @@ def predict(network: VoiceNetwork, features: Features, rows: NDArray[np.intp]) -
         reduced, mask, prosody = collate([items[i] for i in part])
         out[part] = network.vote(reduced, prosody, mask)[1].numpy()
     return out
-
-
-def average_of(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]]) -> NDArray[np.float32]:
-    """Mean state of the chosen clips' clean speech, float32[layers, d]."""
-    frames = [
-        corpus.takes[0].states[row][:, corpus.takes[0].masks[row] > 0.5].astype(np.float32)
-        for corpus, chosen in zip(corpora, rows, strict=True)
-        for row in chosen
-    ]
-    mean: NDArray[np.float32] = (
-        np.concatenate(frames, axis=1).mean(axis=1, dtype=np.float64).astype(np.float32)
-    )
-    return mean
-
-
-def folds(speakers: NDArray[np.str_], count: int = 6) -> NDArray[np.int64]:
-    """Fold number of each clip, speakers whole; neighbours in the sorted list (a man, a woman) stay together."""
-    order = {speaker: index // 2 % count for index, speaker in enumerate(sorted(set(speakers.tolist())))}
-    return np.array([order[speaker] for speaker in speakers.tolist()])

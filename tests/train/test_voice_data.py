@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import wave
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ecmf.errors import DataError
-from train import augment_audio
+from train import augment_audio, voice_features
 from train.datasets.emodb import read_emodb
 from train.datasets.prompts import read_prompts
 from train.datasets.ravdess import read_ravdess
 from train.datasets.speech_clip import Clip
+from train.voice_code import code_digest
 
 
 def tone(path: Path, seconds: float = 0.5, rate: int = 48000) -> Path:
@@ -112,3 +117,33 @@ def test_prompts_are_neutral_and_capped(tmp_path: Path) -> None:
     assert {(c.label, c.speaker, c.sex) for c in clips} == {("neutral", "prompts-Carlo", "M")}
     with pytest.raises(DataError, match="en_US_f_Allison"):
         read_prompts(tmp_path / "sounds" / "it_IT_m_Carlo")
+
+
+def test_the_key_of_features_follows_sound_and_order_but_no_comment(
+    weight: Callable[[str], Path], tmp_path: Path
+) -> None:
+    weight("silero-vad")
+    encoder = SimpleNamespace(name="some", sha256="0" * 64)
+
+    def key(*clips: Clip, seed: int = 0) -> str:
+        return voice_features._key(clips, encoder, seed)  # type: ignore[arg-type]
+
+    one = Clip("a", "anger", "ravdess-02", "F", "", b"sound")
+    other = replace(one, name="b")
+    assert key(one, other) == key(replace(one, label="fear"), other)
+    (tmp_path / "sound.wav").write_bytes(b"sound")
+    assert key(replace(one, sound=tmp_path / "sound.wav")) == key(one)
+    keys = {key(one), key(replace(one, sound=b"louder")), key(one, seed=1), key(one, other), key(other, one)}
+    assert len(keys) == 5
+
+
+def test_a_digest_of_code_sees_code_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def digest(name: str, source: str) -> str:
+        (tmp_path / f"{name}.py").write_text(source)
+        return code_digest(importlib.import_module(name))
+
+    first = digest("digest_one", '"""Two."""\n\n\ndef two() -> int:\n    return 2\n')
+    assert digest("digest_two", "def two() -> int:\n    # of them\n    return 2\n") == first
+    assert digest("digest_three", '"""Two."""\n\n\ndef two() -> int:\n    return 3\n') != first
