@@ -29,7 +29,7 @@ class TranscriberSettings:
     sure: float = 0.9
     alone_s: float = 1.0
     """... and so much otherwise, or where the decoder gives it less than ``doubt``."""
-    doubt: float = 0.5
+    doubt: float = 0.7
     context_s: float = 4.0
     """Settled audio that a window begins with."""
     lag_s: float = 20.0
