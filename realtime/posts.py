@@ -147,6 +147,8 @@ class Listen:
         self._position: int | None = None
         """Of the next sample to take; None until the stage is loaded."""
         self._utterances = 0
+        self._open: dict[int, Said] = {}
+        """Utterances with words that have not ended."""
 
     def __call__(self, shift: Shift) -> None:
         stage = self._build()
@@ -155,6 +157,10 @@ class Listen:
         position, before = ring.written, self._utterances
         self._position = position
         self._exchange.use(shift, stage.engines)
+        for said in tuple(
+            self._open.values()
+        ):  # the shift that heard them has died: nothing more comes for them
+            self._tell(shift, replace(said, new=(), partial="", final=True, paused=False, stage_ms={}))
         while not shift.stop.is_set():
             if not ring.wait(position + HOP, WAIT_S) and not ring.closed:
                 shift.idle()
@@ -167,16 +173,23 @@ class Listen:
             stage.words_hop_s = self._exchange.effort.words_hop_s
             for outcome in stage.finish(sound) if over else stage.hear(sound):
                 if isinstance(outcome, Said):
-                    outcome = replace(outcome, utterance=outcome.utterance + before)
-                    self._utterances = max(self._utterances, outcome.utterance + 1)
-                self._exchange.hand_over(shift, outcome)
-                if isinstance(outcome, Said) and self._words is not None:
-                    offer(self._words, outcome, shift, "unread words")
+                    self._tell(shift, replace(outcome, utterance=outcome.utterance + before))
+                else:
+                    self._exchange.hand_over(shift, outcome)
             shift.drops["overrun samples"] = ring.overruns
             shift.drops["unwritten seconds"] = round(stage.skipped_s)
             shift.beat()
             if over:
                 return
+
+    def _tell(self, shift: Shift, said: Said) -> None:
+        self._exchange.hand_over(shift, said)
+        self._utterances = max(self._utterances, said.utterance + 1)
+        self._open.pop(said.utterance, None)
+        if said.text and not said.final:
+            self._open[said.utterance] = said
+        if self._words is not None:
+            offer(self._words, said, shift, "unread words")
 
     def _waiting_ms(self) -> float:
         return 0.0 if self._position is None else (self._ring.written - self._position) * 1000 / SAMPLE_RATE
