@@ -30,10 +30,8 @@ from ecmf.left_context import LeftContext, Placed
 from ecmf.transcript import Skipped, TranscriptEvent
 from ecmf.unfinished import TranscriberSettings, Unfinished
 from ecmf.utterances import Detector, Segmenter, Utterance
-from ecmf.vad import BLOCK, SAMPLE_RATE, SpeechDetector
+from ecmf.vad import BLOCK, GAP_NS, SAMPLE_RATE, SpeechDetector
 
-_GAP_NS = 50_000_000
-"""A stamp further than this from where the audio before ended: samples were lost or the clock jumped."""
 _SPEECH_TAIL_S = 0.2
 """How long after the last speech by voice activity a word may still begin."""
 _LONGEST_WINDOW_S = 28.0
@@ -103,7 +101,7 @@ class Transcriber:
         events: list[TranscriptEvent] = []
         here = self._base + len(self._audio)
         origin = start_ns - round(here * 1e9 / SAMPLE_RATE)
-        if self._origin_ns is not None and abs(origin - self._origin_ns) > _GAP_NS:
+        if self._origin_ns is not None and abs(origin - self._origin_ns) > GAP_NS:
             events += self._break_off(here, origin)
         self._origin_ns = origin
         self._audio = np.concatenate([self._audio, audio])

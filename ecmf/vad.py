@@ -12,6 +12,8 @@ from ecmf.errors import UsageError, need
 SAMPLE_RATE = 16000
 BLOCK = 512
 """Samples judged at a time: 32 ms."""
+GAP_NS = 60_000_000
+"""Sound stamped further than this from the end of the sound before it follows a gap; nearer is jitter."""
 
 _CONTEXT = 64
 """Samples of the block before, which the network sees again."""

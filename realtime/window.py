@@ -9,12 +9,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ecmf.vad import GAP_NS
 from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE, AudioBlock, CaptureClock
 
 T = TypeVar("T")
-
-GAP_NS = 60_000_000
-"""A block stamped further than this after the end of the last follows a gap; nearer is jitter."""
 
 
 class LatestFrame(Generic[T]):

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecmf.errors import need
+from ecmf.vad import GAP_NS
 from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE, AudioBlock, Frame
 from realtime.sources.stamps import ArrivalStamps
 from realtime.watch_picture import PictureWatch
 from realtime.watch_sound import SoundWatch
-from realtime.window import GAP_NS, LatestFrame
+from realtime.window import LatestFrame
 
 if TYPE_CHECKING:
     from realtime.health import CameraState, MicrophoneState

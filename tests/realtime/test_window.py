@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecmf.vad import GAP_NS
 from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE, AudioBlock
-from realtime.window import GAP_NS, AudioRing, LatestFrame
+from realtime.window import AudioRing, LatestFrame
 
 
 def block(first: int, count: int, start_ns: int, media_s: float | None = None) -> AudioBlock:
