@@ -17,8 +17,8 @@ from ecmf.vad import SAMPLE_RATE
 Pace = Literal["unpaced", "simulated", "paced"]
 """unpaced takes no account of computing: delays are the algorithm's own. simulated lays the measured processor time of
 each pass on a clock that runs with the audio, as on an otherwise idle core. paced really plays and reads the clock."""
-ASK_S = 0.25
-"""How often the live pipeline asks for a window."""
+ASK = 4096
+"""New samples at which the live pipeline asks for a window: a multiple of what its worker takes at a time."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ def listen(audio: Audio, encoder: SpeechEncoder, transcriber: Transcriber, pace:
     began, began_cpu = time.perf_counter(), time.process_time()
     passes, pushed, clock = 0, 0, 0.0
     while pushed < len(audio):
-        arrival = min(pushed / SAMPLE_RATE + ASK_S, len(audio) / SAMPLE_RATE)
+        arrival = min(pushed + ASK, len(audio)) / SAMPLE_RATE
         if pace == "paced":
             time.sleep(max(0.0, began + arrival - time.perf_counter()))
             clock = time.perf_counter() - began

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bench import results
-from bench.listening import ASK_S, Pace, listen, written
+from bench.listening import ASK, Pace, listen, written
 from bench.recordings import Recording, Spoken, mixed, ravdess, readings, timed, wordless
 from bench.word_peers import peer, whole_file
 from bench.word_scores import Score, pooled, row, score, table
@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
         false_words = _kept(before.get("wordless", []), false_words, ("model", "sound")) + false_words
         told = {"seed": options.seed, "clips": options.clips if options.ravdess else 0}
         figures = {
-            "ask_s": ASK_S,
+            "ask_s": ASK / SAMPLE_RATE,
             "load_before": round(load, 2),
             "settings": asdict(settings),
             "rows": rows,
