@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from realtime.names import ADDRESS, is_address, is_name
 from realtime.stopping import Stop
 
 if TYPE_CHECKING:
-    from realtime.message import Health, Message
+    from realtime.message import Message
 
 DEFAULT = "tcp://127.0.0.1:5555"
 POLL_MS = 100
@@ -145,7 +146,9 @@ class _Readable:
 
     def __init__(self) -> None:
         self._seen = Seen()
-        self._troubles: dict[str, str] = {}
+        from realtime.troubles import Changes
+
+        self._changes: defaultdict[str, Changes] = defaultdict(Changes)
         self._console = need("rich.console", "live").Console(highlight=False, soft_wrap=True)
 
     def take(self, topic: str, payload: bytes) -> bool:
@@ -165,10 +168,8 @@ class _Readable:
             case None | Transcript():
                 pass
             case _:
-                troubles = plain(_troubles(message))
-                if troubles != self._troubles.get(message.source):
-                    self._troubles[message.source] = troubles
-                    self._print(f"{plain(message.source):<8} health: {troubles or 'all well'}", "yellow")
+                for change in self._changes[message.source].since(message):
+                    self._print(plain(f"{message.source:<8} health: {change}"), "yellow")
         return False
 
     def _print(self, text: str, style: str) -> None:
@@ -190,20 +191,6 @@ class Seen:
         if missed:
             _say(f"missed {missed} message{'s' * (missed > 1)} of {topic} before seq {message.seq}")
         return None if missed is None else message
-
-
-def _troubles(health: Health) -> str:
-    """What is not as it should be, in a line; empty when all is well."""
-    told = [f"{name} off: {worker.reason}" for name, worker in health.workers.items() if not worker.alive]
-    told += [
-        f"{name} restarted {worker.restarts} times"
-        for name, worker in health.workers.items()
-        if worker.restarts
-    ]
-    told += [
-        f"{name} runs on {use.backend}: {use.fallback}" for name, use in health.engine.items() if use.fallback
-    ]
-    return "; ".join([*told, *health.notes])
 
 
 def _say(text: str) -> None:
