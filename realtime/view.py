@@ -19,6 +19,7 @@ REFRESH_HZ = 5
 
 WIDTH = 76
 BAR = 30
+SHARE = 10
 
 
 class LiveView:
@@ -65,7 +66,8 @@ class LiveView:
             parts.append(Text("starting …", style="dim"))
         committed, partial = self._latest.words()
         if committed or partial:
-            said = Text.assemble("“", plain(committed), (" " + plain(partial), "dim"), "”")
+            between = " " if committed and partial else ""
+            said = Text.assemble("“", plain(committed), (between + plain(partial), "dim"), "”")
             if self._latest.cues:
                 said.append(f"  reads as {plain(self._latest.cues)}", "dim italic")
             parts += [Text(), said]
@@ -126,11 +128,11 @@ def _bars(estimate: Estimate, labels: tuple[str, ...]) -> RenderableType:
 def _modalities(estimate: Estimate) -> RenderableType:
     from rich.text import Text
 
-    table = _grid(12, 12, 6, 12, 13, 14)
+    table = _grid(12, SHARE, 5, 11, 12, 13)
     for name, state in estimate.modalities.items():
         table.add_row(
             Text(name, style="" if state.present else "dim"),
-            Text(_bar(state.weight, 12), style="magenta"),
+            Text(_bar(state.weight, SHARE), style="magenta"),
             Text(f"{state.weight:.0%}" if state.present else "", style="dim"),
             Text(_age(state), style="dim"),
             Text("" if state.quality is None else f"quality {state.quality:.2f}", style="dim"),

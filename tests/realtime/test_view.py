@@ -9,7 +9,7 @@ from rich.console import Console
 from wire import estimate, health, transcript, unlabelled
 
 from realtime.latest import Latest
-from realtime.message import EngineUse, Estimate, Message, WorkerState
+from realtime.message import EngineUse, Estimate, Message, Modalities, ModalityState, WorkerState
 from realtime.status_line import StatusLine, line
 from realtime.view import LiveView, engines
 
@@ -128,3 +128,20 @@ def test_without_a_terminal_there_is_a_line_a_second() -> None:
 
 def test_a_line_without_a_label_has_the_reason() -> None:
     assert "(no_person)" in line(unlabelled())
+
+
+def test_nothing_in_the_panel_is_cut_off() -> None:
+    states = {
+        "scene": {"present": False, "reason": "off"},
+        "text": {"present": False, "reason": "other_person"},
+    }
+    absent = {name: ModalityState(**state) for name, state in states.items()}
+    face = ModalityState(present=True, weight=0.0, age_ms=999.0, quality=0.5, probs={"happiness": 1.0})
+    voice = ModalityState(present=True, weight=1.0, age_ms=999.0, quality=1.0, probs={"neutral": 1.0})
+    text = screen(
+        at(0, modalities=Modalities(face=face, voice=voice, **absent)), transcript(text="", partial="It was")
+    )
+    assert "…" not in text
+    assert "“It was”" in text
+    for shown in ("█" * 10, "100%", "999 ms old", "quality 1.00", "happiness", "other person"):
+        assert shown in text
