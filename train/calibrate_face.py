@@ -8,32 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecmf.labels import EKMAN, FERPLUS, fold
+from train.scores import calibration_error, recalls, softmax
 
-BINS = 15
-
-
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True), dtype=np.float64)
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-def calibration_error(probs: NDArray[np.floating], truth: NDArray[np.int64], bins: int = BINS) -> float:
-    """Expected calibration error over equally wide bins of confidence (Guo et al. 2017, equation 3)."""
-    confidence, right = probs.max(axis=1), probs.argmax(axis=1) == truth
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = 0.0
-    for b in range(bins):
-        inside = place == b
-        if inside.any():
-            gap += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    return float(gap)
-
-
-def recalls(predicted: NDArray[np.int64], truth: NDArray[np.int64], labels: int) -> NDArray[np.float64]:
-    """float64[labels]: share of each label's examples that were found; NaN for a label without examples."""
-    return np.array(
-        [np.mean(predicted[truth == k] == k) if (truth == k).any() else np.nan for k in range(labels)]
-    )
+__all__ = ["Calibration", "calibration_error", "fit", "recalls", "softmax"]
 
 
 @dataclass(frozen=True)

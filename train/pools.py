@@ -7,7 +7,7 @@ held-out speakers, MELD dev and test.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from ecmf.labels import EKMAN, FERPLUS, to_ekman
 from ecmf.speech import SpeechEncoder
 from ecmf.vad import BLOCK, SAMPLE_RATE, SpeechDetector
 from train import face_crops
-from train.atomic import whole
+from train.atomic import locked, whole
 from train.datasets import ferplus, meld, muxspace
 from train.datasets.emodb import read_emodb
 from train.datasets.ravdess import read_ravdess
@@ -67,14 +67,18 @@ def pool_of(cues: Sequence[Cue], labels: Sequence[int], groups: Sequence[str]) -
 
 
 def cached(cache: Path, name: str, identity: Iterable[str], make: Callable[[], Pool]) -> Pool:
-    """``make()``, kept under ``name`` and a hash of everything it depends on."""
+    """``make()``, kept under ``name`` and a hash of everything it depends on; of several processes one makes it."""
     key = hashlib.sha256(repr((VERSION, *identity)).encode()).hexdigest()[:16]
     path = cache / f"{name}-{key}.npz"
-    if path.is_file():
-        with np.load(path) as stored:
-            probs = stored.get("probs")
-            return Pool(stored["embedding"], probs, stored["quality"], stored["labels"], stored["group"])
-    pool = make()
+    with locked(cache / "making" / name):
+        if not path.is_file():
+            _store(make(), path)
+    with np.load(path) as stored:
+        probs = stored.get("probs")
+        return Pool(stored["embedding"], probs, stored["quality"], stored["labels"], stored["group"])
+
+
+def _store(pool: Pool, path: Path) -> None:
     arrays = {
         "embedding": pool.embedding,
         "quality": pool.quality,
@@ -85,7 +89,6 @@ def cached(cache: Path, name: str, identity: Iterable[str], make: Callable[[], P
         arrays["probs"] = pool.probs
     with whole(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    return pool
 
 
 @dataclass(frozen=True)
@@ -148,29 +151,30 @@ class Extraction:
         )
 
     def voices(self) -> Split:
-        """The voice bundle's held-out speakers, half of each corpus's to fit and the others to measure.
+        """The voice bundle's held-out speakers: of each corpus and sex, half to fit and the others to measure.
 
         Each clip is heard as it is live: at several moments while it is spoken, the last seconds at a time.
         """
         bundle = load_bundle(SHIPPED / "voice")
-        held_out = sorted(bundle.manifest.extra["held_out_speakers"])
+        held_out = set(bundle.manifest.extra["held_out_speakers"])
         ravdess, emodb = (self.data / "speech" / f"{name}.parquet" for name in ("ravdess", "emodb4"))
-        clips = [*read_ravdess(ravdess), *read_emodb(emodb)]
+        clips = [clip for clip in (*read_ravdess(ravdess), *read_emodb(emodb)) if clip.speaker in held_out]
 
-        def make(split: str) -> Pool:
-            speakers = [name for place, name in enumerate(held_out) if (place % 2 == 0) == (split == "fit")]
-            chosen = [clip for clip in clips if clip.speaker in speakers]
+        def make() -> Pool:
             encoder = SpeechEncoder(str(bundle.manifest.extra["encoder"]["name"]), offline=self.offline)
             branch, detector = VoiceBranch(bundle, encoder=encoder), SpeechDetector(offline=self.offline)
             cues, labels, groups = [], [], []
-            for clip in tracked(chosen, f"voices, {split}"):
+            for clip in tracked(clips, "voices"):
                 for cue in _overheard(clip.audio(), encoder, branch, detector):
                     cues.append(cue)
                     labels.append(_label(clip.label))
                     groups.append(clip.speaker)
             return pool_of(cues, labels, groups)
 
-        return self._split("voice", bundle, make, "fit", "test", _content(ravdess), _content(emodb))
+        identity = (bundle.digest, _content(ravdess), _content(emodb))
+        pool = cached(self.cache, "voice-held-out", identity, make)
+        fitted = np.isin(pool.group, sorted(to_fit({clip.speaker: clip.sex for clip in clips})))
+        return Split(pool.take(fitted), pool.take(~fitted))
 
     def texts(self) -> Split:
         """MELD dev to fit, its test to measure; context is the speaker's own lines, as a microphone hears it."""
@@ -197,7 +201,7 @@ class Extraction:
         self, name: str, bundle: Bundle, make: Callable[[str], Pool], fit: str, test: str, *more: str
     ) -> Split:
         pools = [
-            cached(self.cache, f"{name}-{s}", (bundle.sha256, s, *more), partial(make, s))
+            cached(self.cache, f"{name}-{s}", (bundle.digest, s, *more), partial(make, s))
             for s in (fit, test)
         ]
         return Split(*pools)
@@ -216,6 +220,13 @@ class Extraction:
     def _face(branch: FaceBranch, crops: face_crops.Crops, row: int) -> Cue:
         embedding, probs = branch.read(crops.face[row], crops.blendshapes[row])
         return Cue("face", None, embedding, probs, 0, 0, STILL_QUALITY)
+
+
+def to_fit(sexes: Mapping[str, str]) -> set[str]:
+    """Every other speaker, by corpus, sex and name, of those in ``sexes`` (speaker -> sex): so that both sides hear
+    women and men."""
+    order = sorted(sexes, key=lambda speaker: (speaker.partition("-")[0], sexes[speaker], speaker))
+    return set(order[::2])
 
 
 def _overheard(
