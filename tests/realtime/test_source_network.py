@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from clips import write_clap
 from mjpeg_server import MjpegServer
+from network_camera import Watcher, serve, wait_until
 from rtsp_server import RtspServer
-from test_source_loopback import Watcher, serve, wait_until
 
 from realtime.sources.camera import open_camera
 from realtime.sources.network_tracks import NetworkVideo
