@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import plots, results
+from bench.console import console
 from bench.face_pictures import Pictures, Truth, read
 from bench.peers import PEERS, Absent, install
 from ecmf.errors import EcmfError, need
@@ -232,7 +233,7 @@ def faster(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 def show(record: Mapping[str, Any]) -> None:
     """The table for people."""
-    console, table = need("rich.console", "live").Console(), need("rich.table", "live")
+    screen, table = console(), need("rich.table", "live")
     for task in TASKS:
         view = table.Table(title=f"{task}, n = {record['n'][task]}", title_justify="left")
         for column in ("", "accuracy", "UAR", "found", "p50 ms", "p95 ms", "core ms"):
@@ -242,10 +243,10 @@ def show(record: Mapping[str, Any]) -> None:
                 view.add_row(row["name"], *numbers(row[task]))
             elif "reason" in row:
                 view.add_row(row["name"], row["reason"])
-        console.print(view)
+        screen.print(view)
     for name, times in record["times_faster"].items():
         told = ", ".join(f"{value:g} ({how})" for how, value in times.items())
-        console.print(f"picture to label, times as fast as {name}: {told}", highlight=False)
+        screen.print(f"picture to label, times as fast as {name}: {told}", highlight=False)
 
 
 def numbers(figures: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench import results
+from bench.console import console
 from bench.figures import LAST_STEPS, caution, figures_of
 from bench.latency import WARM_UP_S, measure
 from bench.results import Record
@@ -35,8 +36,6 @@ T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 
 """Student's t, two-sided 95 %, for 1 to 14 degrees of freedom; 2 beyond."""
 
 
-WIDTH = 132
-"""Columns of the table where no terminal tells how wide it is."""
 START_S = 3.0
 """About as long does a start with warm caches take."""
 CHIEF = (
@@ -262,7 +261,7 @@ def show(changes: Sequence[Change], names: Sequence[str], *, everything: bool) -
     shown = differing + [change for change in rest if change.name in CHIEF or everything]
     if not told or not shown:  # single values, of which nothing can be said but what they are
         shown = list(changes)
-    console = need("rich.console", "live").Console(width=None if sys.stdout.isatty() else WIDTH)
+    screen = console()
     view = need("rich.table", "live").Table(box=need("rich.box", "live").SIMPLE_HEAD)
     for column in ("", *names, "change", "noise", ""):
         view.add_column(column, justify="right" if column else "left", no_wrap=bool(column))
@@ -272,7 +271,7 @@ def show(changes: Sequence[Change], names: Sequence[str], *, everything: bool) -
         spread = "" if change.noise is None else f"± {change.noise:.3g}"
         numbers = (f"{change.before:.4g}", f"{change.after:.4g}", f"{difference:+.3g}{share}", spread)
         view.add_row(change.name, *numbers, change.verdict)
-    console.print(view)
+    screen.print(view)
     count = {verdict: sum(change.verdict == verdict for change in told) for verdict in ("better", "worse")}
     lines = [
         f"Of {len(told)} figures with a noise estimate, {names[1]} is better in {count['better']} and worse in "
@@ -281,7 +280,7 @@ def show(changes: Sequence[Change], names: Sequence[str], *, everything: bool) -
     if len(shown) < len(changes):
         lines.append(f"{len(changes) - len(shown)} further figures show no difference; --all prints them.")
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
+        screen.print(line, soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plots, results
+from bench.console import console
 from bench.figures import Run, caution, cores, figures_of, other_cores, targets
 from bench.live import Started, Usage, endpoint, messages, started
 from ecmf.errors import EcmfError, SourceError, UsageError, need
@@ -174,7 +175,7 @@ def fast(options: argparse.Namespace) -> dict[str, Any]:
 
 def show(figures: dict[str, Any]) -> None:
     """The table for people."""
-    console, table = need("rich.console", "live").Console(), need("rich.table", "live")
+    screen, table = console(), need("rich.table", "live")
     for title, key in (
         ("capture to subscriber, ms", "capture_to_subscriber_ms"),
         ("stages, ms", "stage_ms"),
@@ -187,7 +188,7 @@ def show(figures: dict[str, Any]) -> None:
         for name, row in figures[key].items():
             numbers = (f"{row[c]:.2f}" for c in ("hz", "p50", "p95", "p99", "max"))
             view.add_row(name, str(row["n"]), *numbers)
-        console.print(view)
+        screen.print(view)
     view = table.Table(title="targets on two cores", title_justify="left")
     for column in ("", "at most", "measured", ""):
         view.add_column(column, justify="left" if not column else "right")
@@ -195,7 +196,7 @@ def show(figures: dict[str, Any]) -> None:
         verdict = {True: "met", False: "missed", None: "not measured"}[row["met"]]
         measured = "" if row["measured"] is None else f"{row['measured']:g}"
         view.add_row(row["what"], f"{row['at_most']:g}", measured, verdict)
-    console.print(view)
+    screen.print(view)
     workers = ", ".join(f"{name} {rate:g}" for name, rate in figures["worker_hz"].items())
     dropped = ", ".join(f"{cause} {count}" for cause, count in figures["drops"].items())
     for line in (
@@ -211,7 +212,7 @@ def show(figures: dict[str, Any]) -> None:
         caution(figures["other_cores"]),
     ):
         if line:
-            console.print(line, soft_wrap=True, highlight=False)
+            screen.print(line, soft_wrap=True, highlight=False)
 
 
 def show_fast(figures: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plots, results
+from bench.console import console
 from bench.figures import caution
 from bench.growth import Sample, Soak, judge
 from bench.live import Started, Usage, endpoint, messages, started
@@ -119,7 +120,7 @@ def _progress(soak: Soak, now_s: float, seconds: float) -> str:
 
 def show(figures: dict[str, Any]) -> None:
     """The verdicts, for people."""
-    console = need("rich.console", "live").Console()
+    screen = console()
     view = need("rich.table", "live").Table(
         title=f"{figures['seconds'] / 60:.1f} minutes, the first {figures['settling_s'] / 60:.1f} left out of growth",
         title_justify="left",
@@ -129,11 +130,11 @@ def show(figures: dict[str, Any]) -> None:
     for row in figures["verdicts"]:
         measured = "nothing to judge" if row["measured"] is None else f"{row['measured']:.3g}"
         view.add_row(row["what"], f"{row['at_most']:g}", measured, "met" if row["met"] else "missed")
-    console.print(view)
+    screen.print(view)
     for name, row in figures["growth"].items():
-        console.print(f"{name}: {row['first']:g} at first, {row['last']:g} at last, {row['max']:g} at most")
+        screen.print(f"{name}: {row['first']:g} at first, {row['last']:g} at last, {row['max']:g} at most")
     for name, row in figures["latency"].items():
-        console.print(
+        screen.print(
             f"{name}: p99 {row['p99_first_ms']:g} ms in the first {figures['ends_s']:g} s, "
             f"{row['p99_last_ms']:g} ms in the last"
         )
@@ -146,7 +147,7 @@ def show(figures: dict[str, Any]) -> None:
     ]
     for line in lines:
         if line:
-            console.print(line, soft_wrap=True, highlight=False)
+            screen.print(line, soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plots, results
+from bench.console import console
 from bench.figures import Received, caution, cores, drops, end_to_end_ms, other_cores, percentiles
 from bench.latency import WARM_UP_S
 from bench.live import Started, Usage, endpoint, messages, started
@@ -206,7 +207,7 @@ def line(row: Mapping[str, Any]) -> str:
 
 def show(record: Mapping[str, Any]) -> None:
     """The table for people."""
-    console, table = need("rich.console", "live").Console(), need("rich.table", "live")
+    screen, table = console(), need("rich.table", "live")
     view = table.Table(title="cameras with sound in one process", title_justify="left")
     for column in ("N", "face p50 / p95 / p99 ms", "worst p95", "voice p50 / p95 ms", "unseen", "cores",
                    "a stream", "MB", ""):  # fmt: skip
@@ -224,8 +225,8 @@ def show(record: Mapping[str, Any]) -> None:
             f"{row['rss_mb']:.0f}",
             "carried" if row["carried"] else "too many",
         )
-    console.print(view)
-    console.print(
+    screen.print(view)
+    screen.print(
         f"carried: {record['streams_carried']} on {record['machine']['cores']} cores, that is "
         f"{record['streams_per_core']} a core (face p95 at most {FACE_P95_MS:g} ms, at most {UNSEEN:.0%} unseen)",
         soft_wrap=True,
@@ -233,7 +234,7 @@ def show(record: Mapping[str, Any]) -> None:
     )
     warning = caution(max(row["other_cores"] for row in record["rows"]))
     if warning:
-        console.print(warning, soft_wrap=True, highlight=False)
+        screen.print(warning, soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":
