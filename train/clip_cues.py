@@ -16,11 +16,12 @@ from ecmf.branches.voice import WINDOW_S, VoiceBranch
 from ecmf.bundle import SHIPPED, load_bundle
 from ecmf.cue import Cue, Modality
 from ecmf.decoder import Decoder
+from ecmf.registry import registry
 from ecmf.speech import SpeechEncoder
 from ecmf.transcribe import Transcriber
 from ecmf.transcript import Settled, TranscriptEvent
 from ecmf.vad import BLOCK, SpeechDetector
-from train.clip_file import RATE, Media, open_clip
+from train.clip_file import FACE, FRAMES_PER_S, RATE, TINY, Media, open_clip
 
 VERSION = 2
 """Raise it when the reading of clips changes, so that old features are not mistaken for new ones."""
@@ -33,10 +34,17 @@ LATEST_S = 0.5
 Moment = Mapping[Modality, Cue]
 
 
+WEIGHTS = ("face-landmarker", "efficientnet-lite0", "silero-vad")
+"""Fetched weights that every clip may meet, beside the speech encoder that the voice bundle names."""
+
+
 def identity() -> tuple[str, ...]:
     """What the features of a clip depend on, apart from its content."""
-    shipped = (SHIPPED / name for name in ("face", "voice", "text"))
-    return (str(VERSION), *(load_bundle(f, verify=False).sha256 for f in shipped if f.is_dir()))
+    reading = (VERSION, MOMENTS, HOP, LATEST_S, WINDOW_S, FRAMES_PER_S, TINY, FACE)
+    shipped = [load_bundle(SHIPPED / name, verify=False) for name in ("face", "voice", "text")]
+    encoder = f"whisper-{shipped[1].manifest.extra['encoder']['name']}"
+    weights = [file.sha256 for name in (*WEIGHTS, encoder) for file in registry().weight(name).files]
+    return (str(reading), *(bundle.id for bundle in shipped), *weights)
 
 
 class ClipReader:

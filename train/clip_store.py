@@ -9,7 +9,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, overload
@@ -45,6 +45,8 @@ class Samples:
     """Those that at least one moment to train on has."""
     key: str = ""
     """Of the arrays' content; empty: not known."""
+    speaker: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    """Who is in each moment; empty: not known."""
 
     def rows(self, chosen: NDArray[np.bool_] | NDArray[np.integer]) -> Batch:
         return take(self.batch, chosen)
@@ -240,7 +242,8 @@ def assemble(
     trained = quality[split == "train"] if training else quality
     modalities = frozenset(m for index, m in enumerate(MODALITIES) if trained[:, index].any())
     batch = Batch({m: arrays[m] for m in MODALITIES}, arrays["log_probs"], quality, target)
-    return Samples(batch, clip, split, modalities, key)
+    speaker = np.array([listed.items[n].speaker for n in clip])
+    return Samples(batch, clip, split, modalities, key, speaker)
 
 
 def _pack(listed: Folder, clips: Sequence[Sequence[clip_cues.Moment]], folder: Path) -> None:

@@ -12,15 +12,14 @@ any training; an unfinished one is trained to its end first, or with --unfinishe
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ecmf.bundle import Bundle, write_bundle
 from ecmf.engines.choose import BACKENDS
-from ecmf.errors import EcmfError, UsageError
-from train import run
+from ecmf.errors import UsageError
+from train import command, run
 
 
 def engines(bundle: Bundle, backends: Sequence[str]) -> None:
@@ -73,12 +72,7 @@ def add_engines(parser: argparse.ArgumentParser) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    what, _, more = (__doc__ or "").partition("\n")
-    made = argparse.ArgumentParser(
-        prog="python -m train.export",
-        description=f"{what}\n{more}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command.parser("export", __doc__)
     made.add_argument("run", type=Path, metavar="RUN", help="the folder that train.fit --out filled")
     made.add_argument("--out", type=Path, metavar="DIR", help="write a copy of the bundle here")
     made.add_argument(
@@ -89,18 +83,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from train.fit import quiet_logging
-
     asked = parser().parse_args(arguments)
-    quiet_logging()
-    try:
+
+    def work() -> str:
         bundle = export(asked.run, asked.out, unfinished=asked.unfinished)
         engines(bundle, asked.engines)
-    except EcmfError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{bundle.id} is in {bundle.folder}")
-    return 0
+        return f"{bundle.id} is in {bundle.folder}"
+
+    return command.carried_out(work)
 
 
 if __name__ == "__main__":

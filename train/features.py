@@ -16,14 +16,13 @@ Machines share the folder --cache, or copy theirs into one (rsync -a) before --m
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ecmf.cue import MODALITIES
 from ecmf.engines.cache import cache_dir
-from ecmf.errors import EcmfError, UsageError
-from train import clip_store, distributed, mer_features, shards
+from ecmf.errors import UsageError
+from train import clip_store, command, distributed, mer_features, shards, workers
 from train.datasets import folder, layouts, mer2025
 from train.fit_mer import RECIPE, read_recipe
 
@@ -37,11 +36,12 @@ def clips(listed: folder.Folder, cache: Path, asked: argparse.Namespace) -> str:
         return f"{done} of {done + len(absent)} shards are in {shards.folder_of(listed, cache)}{left}"
     if asked.shard is not None:
         shard = shards.Shard.parse(asked.shard)
-        return f"shard {shard}: {len(shard.clips(listed))} clips; {shards.extract(listed, cache, shard)}"
+        written = shards.extract(listed, cache, shard, asked.processes)
+        return f"shard {shard}: {len(shard.clips(listed))} clips; {written}"
     if asked.merge:
         samples = shards.merge(listed, cache)
     else:
-        found = clip_store.extract(listed, cache)
+        found = clip_store.extract(listed, cache, processes=asked.processes)
         samples = clip_store.assemble(listed, found, training=False, cache=cache)
     with_cue = {m: int((samples.batch.quality[:, i] > 0).sum()) for i, m in enumerate(MODALITIES)}
     counted = ", ".join(f"{m} {count}" for m, count in with_cue.items())
@@ -58,11 +58,7 @@ def packed(root: Path, cache: Path, labels: Sequence[str] | None, config: Path |
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m train.features",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command.parser("features", __doc__)
     what = made.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--data",
@@ -70,49 +66,31 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a folder with labels.csv, or RAVDESS, EMO-DB, MELD, FER2013, FER+, muxspace as they come",
     )
-    what.add_argument("--features", type=Path, metavar="DIR", help="MER2025 Track 1: csv, npz and features/")
+    command.add(what, "--features")
     how = made.add_mutually_exclusive_group()
     how.add_argument("--shard", metavar="I/N", help="only this part of the clips; N machines take one each")
     how.add_argument("--merge", action="store_true", help="check that all shards are there and fit together")
     how.add_argument("--status", action="store_true", help="say which shards are there")
-    made.add_argument(
-        "--labels", metavar="A,B,C", help="the label set; any other label is an error (default: as found)"
-    )
-    made.add_argument(
-        "--config", type=Path, metavar="FILE", help="recipe that names features' modalities (MER2025)"
-    )
-    made.add_argument(
-        "--cache", type=Path, metavar="DIR", help="where features are kept (default: features/ in the cache)"
-    )
+    workers.add_processes(made)
+    command.add(made, "--labels", "--config", "--cache")
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from train.fit import quiet_logging
-
     asked = parser().parse_args(arguments)
-    quiet_logging()
-    cache = asked.cache or cache_dir() / "features"
-    try:
+
+    def work() -> str:
+        cache = asked.cache or cache_dir() / "features"
         labels = None if asked.labels is None else folder.label_set(asked.labels)
         with distributed.joined():
-            if asked.features is not None:
-                if asked.shard or asked.merge or asked.status:
-                    raise UsageError("--shard, --merge and --status go with --data; --features only packs")
-                said = packed(asked.features, cache, labels, asked.config)
-            else:
+            if asked.features is None:
                 listed = layouts.read(asked.data, labels, training=False, unlabelled=True)
-                said = clips(listed, cache, asked)
-    except EcmfError as error:
-        if not distributed.rank():
-            print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    if not distributed.rank():
-        print(said)
-    return 0
+                return clips(listed, cache, asked)
+            if asked.shard or asked.merge or asked.status:
+                raise UsageError("--shard, --merge and --status go with --data; --features only packs")
+            return packed(asked.features, cache, labels, asked.config)
+
+    return command.carried_out(work)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
+import shlex
 import shutil
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +30,8 @@ from typing import Any, cast
 
 from ecmf.bundle import Bundle
 from ecmf.engines.cache import cache_dir
-from ecmf.errors import DataError, EcmfError, MissingExtra, UsageError
-from train import distributed, export, run, workers
+from ecmf.errors import DataError, MissingExtra, UsageError
+from train import command, distributed, export, run, workers
 from train.datasets import folder
 from train.run import Run
 
@@ -182,55 +180,25 @@ def _part(name: str) -> Any:
 
 
 def parser() -> argparse.ArgumentParser:
-    what, _, more = (__doc__ or "").partition("\n")
-    made = argparse.ArgumentParser(
-        prog="python -m train.fit",
-        description=f"{what}\n{more}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command.parser("fit", __doc__)
     made.add_argument(
         "--recipe", choices=sorted(RECIPE), help="train a model that is shipped, as its recipe says"
     )
     made.add_argument(
         "--data", type=Path, metavar="DIR", help="corpora of a recipe (default: $ECMF_DATA), or clips"
     )
-    made.add_argument("--features", type=Path, metavar="DIR", help="MER2025 Track 1: csv, npz and features/")
-    made.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML in place of the recipe in train/recipes"
-    )
+    command.add(made, "--features", "--config")
     made.add_argument("--out", type=Path, metavar="DIR", help="bundle and checkpoints (default: runs/NAME)")
-    made.add_argument(
-        "--cache", type=Path, metavar="DIR", help="extracted features (default: features/ in the cache)"
-    )
     export.add_engines(made)
-    made.add_argument(
-        "--processes",
-        type=int,
-        default=workers.cores(),
-        metavar="N",
-        help="of this machine that extract clips or train folds side by side (default: as many as it has "
-        "cores, %(default)s); they change nothing in the result",
-    )
-    made.add_argument(
-        "--labels", metavar="A,B,C", help="the label set; any other label is an error (default: as found)"
-    )
+    workers.add_processes(made)
+    command.add(made, "--labels", "--cache")
     return made
-
-
-def quiet_logging() -> None:
-    """What training says on stderr, of the rest warnings only."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
-    logging.getLogger("train").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", module=r"torch\.onnx")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
-    quiet_logging()
-    try:
+
+    def work() -> str:
         bundle = fit(
             Run(
                 out=asked.out or Path("runs") / _name(asked),
@@ -243,20 +211,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 processes=asked.processes,
             )
         )
-        if distributed.rank():
-            return 0
-        export.engines(bundle, asked.engines)
-    except EcmfError as error:
         if not distributed.rank():
-            print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+            export.engines(bundle, asked.engines)
+        return told(bundle, asked.data)
+
+    return command.carried_out(work)
+
+
+def told(bundle: Bundle, data: Path | None) -> str:
+    """What there is now, and what can be done with it."""
     reads = {port.name for port in bundle.manifest.inputs}
-    live = f"; try it: ecmf-live --model {bundle.folder}" if "log_probs" in reads else ""
-    print(f"{bundle.id} is in {bundle.folder}{live}")
-    return 0
+    if "features" in reads:
+        return (
+            f"{bundle.id} is in {bundle.folder}; it reads stored utterance features, so ecmf-live cannot run it: "
+            "a head for a camera is trained on clips, with --data"
+        )
+    if "log_probs" not in reads:
+        return f"{bundle.id} is in {bundle.folder}"
+    where = shlex.quote(str(bundle.folder))
+    lines = [f"{bundle.id} is in {bundle.folder}; next:", f"  ecmf-live --model {where}"]
+    if data is not None and (data / folder.TABLE).is_file():
+        lines[1:1] = [f"  python -m train.evaluate --bundle {where} --data {shlex.quote(str(data))}"]
+    return "\n".join(lines)
 
 
 def _name(asked: argparse.Namespace) -> str:

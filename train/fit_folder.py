@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,14 @@ from train.fit_head import calibrate_on, subsets, tensors
 from train.pairing import TRUST, Batch
 from train.recipe import Training, read
 
+log = logging.getLogger("train.fit_folder")
 RECIPE = Path(__file__).parent / "recipes" / "folder.toml"
 HEAD = "head.pt"
 """The checkpoint, in the folder of a run."""
 CALIBRATION = 8000
 """Moments that the temperature is fitted on, at most."""
+DRAWS, FEWEST = 20, 3
+"""Tries to set people aside for calibration, and people below which none are set aside."""
 PART = 2048
 """Moments in memory at a time while measuring."""
 
@@ -64,12 +68,14 @@ def main(
     """
     recipe = read(Recipe, config or RECIPE)
     listed = layouts.read(data, labels)
+    log.info("%s", listed.told())
     samples = assemble(listed, extract(listed, cache, processes=processes), cache=cache)
     begin()
     head, held = train(samples, len(listed.labels), recipe, out / HEAD, unfinished=unfinished)
     if distributed.rank():
         distributed.agree()
         return load_bundle(out / "model")
+    log.info("measuring, and writing the bundle")
     bundle = finish(head, samples, listed, recipe, held, out / "model")
     distributed.agree()
     return bundle
@@ -89,6 +95,14 @@ def finish(
         for split in folder.SPLITS[1:]
         if (samples.split == split).any()
     }
+    for split, table in measured.items():
+        row = list(table.values())[-1]  # all that the clips have
+        log.info(
+            "%s: %d clips, weighted F1 %.3f, UAR %.3f, accuracy %.3f",
+            split, row["n"], row["weighted_f1"], row["uar"], row["accuracy"],
+        )  # fmt: skip
+    if "test" not in measured:
+        log.info("no clip has the split test: how good it is on new people is not known")
     return folder_card.export(
         head,
         samples,
@@ -97,8 +111,20 @@ def finish(
         out,
         version=recipe.version,
         abstain_below=recipe.abstain_below,
-        calibrated=bool(held.any()),
+        calibrated=calibration(samples, held),
     )
+
+
+def calibration(samples: Samples, held: NDArray[np.bool_]) -> str:
+    """What the card says of it."""
+    if not held.any():
+        return "Not calibrated: there are too few clips to set any aside."
+    others = set(samples.speaker[~held & (samples.split == "train")].tolist())
+    if others & set(samples.speaker[held].tolist()):
+        return (
+            "Calibrated on other clips of the same people: of new people it may be surer than it should be."
+        )
+    return "Calibrated on people that it was not trained on."
 
 
 def train(
@@ -109,19 +135,9 @@ def train(
     *,
     unfinished: bool = False,
 ) -> tuple[EcmfHead, NDArray[np.bool_]]:
-    """A head fitted on the train moments and calibrated on the valid ones; returns both it and what calibrated it.
-
-    Without valid clips a fifth of the training clips calibrates, unseen in training.
-    """
-    held = samples.split == "valid"
-    if not held.any():
-        clips = np.unique(samples.clip[samples.split == "train"])
-        few = np.random.default_rng(recipe.fit.seed).permutation(clips)[: len(clips) // 5]
-        held = np.isin(samples.clip, few)
+    """A head fitted on the train moments and calibrated on others; returns both it and what calibrated it."""
+    held = held_out(samples, labels, recipe.fit.seed)
     usable = np.flatnonzero((samples.split == "train") & ~held)
-    missing = set(range(labels)) - set(samples.batch.target[usable].tolist())
-    if missing:  # too few clips to set any aside
-        held, usable = np.zeros(len(held), bool), np.flatnonzero(samples.split == "train")
     target = samples.batch.target[usable]
     counts = np.bincount(target, minlength=labels).astype(np.float64)
     chance = counts[target] ** -recipe.balance
@@ -157,6 +173,24 @@ def train(
             few = np.sort(np.random.default_rng(recipe.fit.seed).choice(few, CALIBRATION, replace=False))
         calibrate_on(head, samples.rows(few))
     return head.eval(), held
+
+
+def held_out(samples: Samples, labels: int, seed: int) -> NDArray[np.bool_]:
+    """bool[n]: the valid moments; without any, those of a fifth of the people to train on, drawn so that every label
+    is left to train on; without so many people, of a fifth of the clips. None where even that leaves a label out.
+    """
+    valid = samples.split == "valid"
+    if valid.any():
+        return valid
+    train = samples.split == "train"
+    rng = np.random.default_rng(seed)
+    for unit in (samples.speaker, samples.clip):
+        names = np.unique(unit[train]) if len(unit) else unit
+        for _ in range(DRAWS if len(names) >= FEWEST else 0):
+            held = train & np.isin(unit, rng.permutation(names)[: max(1, len(names) // 5)])
+            if len(np.unique(samples.batch.target[train & ~held])) == labels:
+                return held
+    return np.zeros(len(train), bool)
 
 
 def keeps(quality: NDArray[np.float32], chance: float, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from ecmf.bundle import Bundle, Manifest, Port, load_bundle
 from ecmf.cue import MODALITIES
 from ecmf.errors import DataError, UsageError
-from train import distributed, workers
+from train import command, distributed, workers
 from train.atomic import write_whole
 from train.datasets import mer2025
 from train.descent import descend
@@ -97,7 +96,7 @@ def main(
             f"; {(~given).sum()} guessed clips train every fold, made with all folds' labels: it flatters"
         )
     metrics = {"folds": table, "protocol": protocol}
-    write_whole(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+    write_whole(out / "metrics.json", command.results(metrics).encode())
     bundle = _export(vote, features, corpus, recipe, metrics, out / "model")
     log.info("weighted F1 over %d folds: %s", recipe.folds, table["pooled"]["weighted_f1"])
     if corpus.candidates:

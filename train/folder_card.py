@@ -24,7 +24,7 @@ def export(
     *,
     version: str,
     abstain_below: float,
-    calibrated: bool,
+    calibrated: str,
 ) -> Bundle:
     """Write ``out``. ``measured``: scores per split and set of cues, as ``fit_folder.measure`` gives them."""
     people = {
@@ -37,7 +37,7 @@ def export(
         f"# {out.parent.name}: a fusion head for {', '.join(listed.labels)}",
         "",
         f"Trained on {clips['train']} clips of {len(people['train'])} people listed in {listed.table.name}; cues: "
-        f"{', '.join(used)}. {'Calibrated on clips it was not trained on.' if calibrated else 'Not calibrated.'}",
+        f"{', '.join(used)}. {calibrated}",
         "The licence of the clips binds it. It estimates expressed emotion, not what a person feels.",
         "",
     ]

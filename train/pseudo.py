@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -33,8 +32,8 @@ import numpy as np
 import torch
 
 from ecmf.engines.cache import cache_dir
-from ecmf.errors import DataError, EcmfError, UsageError
-from train import clip_means, clip_store, mer_features, pseudo_cases, pseudo_gain, refinement
+from ecmf.errors import DataError, UsageError
+from train import clip_means, clip_store, command, mer_features, pseudo_cases, pseudo_gain, refinement
 from train.atomic import write_whole
 from train.datasets import folder, layouts, mer2025
 from train.fit_mer import RECIPE, read_recipe
@@ -176,49 +175,29 @@ class Gain:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m train.pseudo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command.parser("pseudo", __doc__)
     what = made.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", type=Path, metavar="DIR", help="clips, some of them without a label")
-    what.add_argument("--features", type=Path, metavar="DIR", help="MER2025 Track 1: csv, npz and features/")
+    command.add(what, "--features")
     what.add_argument("--fer", type=Path, metavar="DIR", help="data with face/ferplus and face/muxspace")
     what.add_argument("--ravdess", type=Path, metavar="PATH", help="RAVDESS, a folder or a parquet file")
-    default = Options()
-    made.add_argument(
-        "--precision",
-        type=float,
-        default=default.precision,
-        metavar="P",
-        help=f"share of right guesses asked of each label, out of fold (default: {default.precision})",
+    numbers: tuple[tuple[str, str, Any, str], ...] = (
+        ("--precision", "P", Options.precision, "share of right guesses asked of each label, out of fold"),
+        ("--agree", "S", Options.agree, "share of the sources that must name the same label"),
+        ("--rounds", "N", Options.rounds, "times to guess, from the second on with the guesses so far"),
+        ("--seeds", "N", 5, "with --hide: times that labels are hidden"),
     )
-    made.add_argument(
-        "--agree",
-        type=float,
-        default=default.agree,
-        metavar="S",
-        help=f"share of the sources that must name the same label (default: {default.agree})",
-    )
-    made.add_argument(
-        "--rounds",
-        type=int,
-        default=default.rounds,
-        metavar="N",
-        help=f"times to guess, from the second on with the guesses so far (default: {default.rounds})",
-    )
+    for name, shown, default, meaning in numbers:
+        made.add_argument(
+            name,
+            type=type(default),
+            default=default,
+            metavar=shown,
+            help=f"{meaning} (default: %(default)s)",
+        )
     made.add_argument(
         "--hide", type=float, metavar="S", help="measure: hide this share of the labels, guess them again"
     )
-    made.add_argument(
-        "--seeds", type=int, default=5, metavar="N", help="times that labels are hidden (default: 5)"
-    )
-    made.add_argument("--labels", metavar="A,B,C", help="the label set (default: as found)")
-    made.add_argument(
-        "--config", type=Path, metavar="FILE", help="recipe that names features' modalities (MER2025)"
-    )
-    made.add_argument("--seed", type=int, default=0, metavar="N", help="of folds and training (default: 0)")
     made.add_argument(
         "--out",
         type=Path,
@@ -226,10 +205,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the guesses, audit.csv, summary.json and finished rounds (default: runs/pseudo)",
     )
-    made.add_argument(
-        "--cache", type=Path, metavar="DIR", help="extracted features (default: features/ in the cache)"
-    )
-    made.add_argument("--offline", action="store_true", help="never fetch weights")
+    command.add(made, "--labels", "--config", "--seed", "--cache", "--offline")
     return made
 
 
@@ -249,13 +225,11 @@ def options_of(asked: argparse.Namespace) -> Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from train.fit import quiet_logging
-
     asked = parser().parse_args(arguments)
-    quiet_logging()
-    torch.set_num_threads(1)
-    cache = asked.cache or cache_dir() / "features"
-    try:
+
+    def work() -> str:
+        torch.set_num_threads(1)
+        cache = asked.cache or cache_dir() / "features"
         options = options_of(asked)
         labels = None if asked.labels is None else folder.label_set(asked.labels)
         gain = None if asked.hide is None else Gain(asked.hide, asked.seeds)
@@ -270,15 +244,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = mer(asked.features, asked.out, cache, options, labels, gain, asked.config)
         else:
             report = clips(asked.data, asked.out, cache, options, labels, gain)
-        write_whole(asked.out / "summary.json", (json.dumps(report, indent=1) + "\n").encode())
-    except EcmfError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    print(json.dumps(report, indent=1))
-    return 0
+        found = command.results(report)
+        write_whole(asked.out / "summary.json", found.encode())
+        return found.rstrip()
+
+    return command.carried_out(work)
 
 
 if __name__ == "__main__":

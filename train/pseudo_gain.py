@@ -32,6 +32,11 @@ class Judges:
     groups: NDArray[np.str_]
     """People; each sample its own where nobody knows."""
 
+    @property
+    def parts(self) -> tuple[NDArray[Any], ...]:
+        """All that a measurement depends on."""
+        return (self.target, *(np.asarray(self.features[name]) for name in self.features))
+
 
 @dataclass(frozen=True)
 class Case:
@@ -63,16 +68,17 @@ def measure(
     """
     judges = data.judges
     found, right = [], []
-    for seed in range(seeds):
+    for time in range(seeds):
+        seed = 1000 * options.training.seed + time
         with_seed = replace(options, training=replace(options.training, seed=100 * seed))
         case = hide(data, share, seed)
-        folder = out / f"hidden-{seed}"
+        folder = out / f"hidden-{time}"
         make = partial(_one, case, data.given, judges, with_seed, folder, tell)
-        one = kept(folder.with_suffix(".npz"), (case, with_seed, judges.target), make)
+        one = kept(folder.with_suffix(".npz"), (case, data.given, with_seed, *judges.parts), make)
         found.append({name: float(one[name]) for name in one if one[name].ndim == 0})
         right.append({name: one[f"right {name}"] for name in ("seen", "guessed", "all")})
         tell(
-            f"hiding {seed + 1} of {seeds}: {found[-1]['seen accuracy']:.4f} with the seen labels, "
+            f"hiding {time + 1} of {seeds}: {found[-1]['seen accuracy']:.4f} with the seen labels, "
             f"{found[-1]['guessed accuracy']:.4f} with guesses, {found[-1]['all accuracy']:.4f} with all"
         )
     report: dict[str, Any] = {"hidden": share, "seeds": seeds, "tested": len(judges.target)}
@@ -83,8 +89,11 @@ def measure(
         report[metric]["gain"] = summary([f[f"guessed {metric}"] - f[f"seen {metric}"] for f in found])
     gain = np.mean([r["guessed"].astype(float) - r["seen"] for r in right], axis=0)
     report["accuracy"]["gain"]["bootstrap95"] = _resampled(gain, judges.groups)
-    for name in ("accepted", "accepted right", "hidden"):
-        report[name if name != "hidden" else "hidden samples"] = summary([f[name] for f in found])
+    for name, called in (("accepted",) * 2, ("accepted right",) * 2, ("hidden", "hidden samples")):
+        known = [
+            f[name] for f in found if np.isfinite(f[name])
+        ]  # nothing accepted: nobody knows how often right
+        report[called] = summary(known) if known else None
     return report
 
 

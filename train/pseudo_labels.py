@@ -8,8 +8,10 @@ labels (Lee 2013; per-class thresholds as in FlexMatch, Zhang et al. 2021; share
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,6 +81,17 @@ class Data:
                 raise DataError(f"no sample was given the label {label!r}; label some, or leave it out")
         if not (self.given < 0).any():
             raise DataError("every sample has a label; there is nothing to guess")
+
+    @cached_property
+    def digest(self) -> str:
+        """Of everything that a guess can depend on."""
+        found = hashlib.sha256(repr(self.labels).encode() + self.given.tobytes())
+        found.update(b"" if self.groups is None else repr(self.groups.tolist()).encode())
+        for name, values in (*self.features.items(), *self.outside.items()):
+            found.update(f"{name} {values.shape} {values.dtype}".encode())
+            for start in range(0, len(values), PART):
+                found.update(np.ascontiguousarray(values[start : start + PART]).data)
+        return found.hexdigest()
 
     @property
     def known(self) -> NDArray[np.int64]:

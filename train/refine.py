@@ -1,9 +1,12 @@
-"""Refine noisy labels from several sources: python -m train.refine
+"""Refine noisy labels from several sources.
 
-  --clips DIR    a folder with labels.csv: the given labels, models of your clips' cues that judge clips they were not
-                 trained on, the face, voice and text branches' own opinions, and a language model's reading of text
-                 files. Writes labels.csv with better labels for the train clips, and why.
-  --fer DIR      the measured case: FER2013's own labels as the noisy source, FER+'s ten votes only as the judge.
+  python -m train.refine --data CLIPS --out BETTER     a folder with labels.csv. Sources: the given labels; models of your
+                                       clips' cues, judging clips they were not trained on; the face, voice and text
+                                       branches' own opinions; a language model's reading of text files. BETTER gets a
+                                       labels.csv with better labels for the train clips; then:
+  python -m train.fit --data BETTER
+  python -m train.refine --fer DATA    the measured case: FER2013's own labels as the noisy source, FER+'s ten votes only
+                                       as the judge
 
 Either writes audit.csv (what changed, why, by which sources) and summary.json into --out.
 """
@@ -12,9 +15,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+import io
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +28,11 @@ from numpy.typing import NDArray
 
 from ecmf.engines.cache import cache_dir
 from ecmf.enrich import Enricher
-from ecmf.errors import DataError, EcmfError, MissingExtra
+from ecmf.errors import DataError, MissingExtra, UsageError
 from ecmf.head import FLOOR
 from ecmf.labels import EKMAN, FERPLUS, opinion, opinions, to_ekman
-from train import clip_means, face_crops, picture_features, refinement
+from train import clip_means, command, face_crops, picture_features, refinement
+from train.atomic import write_whole
 from train.clip_file import TEXT
 from train.compare import summary
 from train.datasets import fer2013, ferplus, folder, muxspace
@@ -103,7 +106,7 @@ def fer(data: Path, out: Path, cache: Path, options: Options, *, offline: bool =
             "clear majority, no pixels of train or valid. FER+ votes judge, no source has seen them."
         ),
     }
-    (out / "summary.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    write_whole(out / "summary.json", command.results(report).encode())
     return report
 
 
@@ -206,31 +209,30 @@ def _write_table(
     path: Path, data: Path, listed: folder.Folder, place: Mapping[int, int], refined: Refined
 ) -> None:
     """labels.csv as it was read, with the refined labels of the train clips; paths are absolute."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "speaker", "split", "given", "probability"])
-        for number, item in enumerate(listed.items):
-            label, sure = item.label, ""
-            if number in place:
-                row = place[number]
-                label, sure = listed.labels[refined.label[row]], f"{refined.soft[row].max():.3f}"
-            writer.writerow([item.path.resolve(), label, item.speaker, item.split, item.label, sure])
+    content = io.StringIO()
+    writer = csv.writer(content)
+    writer.writerow(["path", "label", "speaker", "split", "given", "probability"])
+    for number, item in enumerate(listed.items):
+        label, sure = item.label, ""
+        if number in place:
+            row = place[number]
+            label, sure = listed.labels[refined.label[row]], f"{refined.soft[row].max():.3f}"
+        writer.writerow([item.path.resolve(), label, item.speaker, item.split, item.label, sure])
+    write_whole(path, content.getvalue().encode())
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m train.refine",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command.parser("refine", __doc__)
     what = made.add_mutually_exclusive_group(required=True)
-    what.add_argument("--clips", type=Path, metavar="DIR", help="a folder with labels.csv")
+    what.add_argument("--data", type=Path, metavar="DIR", help="clips: a folder with labels.csv")
     what.add_argument("--fer", type=Path, metavar="DIR", help="data with face/ferplus and face/muxspace")
-    made.add_argument("--labels", metavar="A,B,C", help="the label set of the clips (default: as found)")
     made.add_argument(
-        "--rounds", type=int, default=Options.rounds, metavar="N", help="of training anew (default: 3)"
+        "--rounds",
+        type=int,
+        default=Options.rounds,
+        metavar="N",
+        help="times that models are trained anew on the labels refined so far (default: %(default)s)",
     )
-    made.add_argument("--seed", type=int, default=0, metavar="N", help="of folds and training (default: 0)")
     made.add_argument(
         "--out",
         type=Path,
@@ -238,37 +240,34 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="refined labels, the audit of every change, summary.json (default: runs/refine)",
     )
-    made.add_argument(
-        "--cache", type=Path, metavar="DIR", help="extracted features (default: features/ in the cache)"
-    )
-    made.add_argument("--offline", action="store_true", help="never fetch weights")
+    command.add(made, "--labels", "--seed", "--cache", "--offline")
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
-    logging.getLogger("train").setLevel(logging.INFO)
-    torch.set_num_threads(1)
-    options = Options(rounds=asked.rounds, seed=asked.seed)
-    cache = asked.cache or cache_dir() / "features"
-    try:
+
+    def work() -> str:
+        torch.set_num_threads(1)
+        if asked.rounds < 0:
+            raise UsageError(f"--rounds {asked.rounds}: none (0) or more")
+        options = Options(rounds=asked.rounds, seed=asked.seed)
+        cache = asked.cache or cache_dir() / "features"
+        labels = None if asked.labels is None else folder.label_set(asked.labels)
         if asked.fer is not None:
+            if labels is not None:
+                raise UsageError("--labels goes with --data; FER has its own labels")
             report = fer(asked.fer, asked.out, cache, options, offline=asked.offline)
         else:
-            labels = None if asked.labels is None else folder.label_set(asked.labels)
-            report = clips(asked.clips, asked.out, cache, options, labels=labels)
-    except EcmfError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(json.dumps(report, indent=1))
-    print(
-        f"{report['changed']} of {report['samples']} labels changed; why: {asked.out / 'audit.csv'}",
-        file=sys.stderr,
-    )
-    return 0
+            report = clips(asked.data, asked.out, cache, options, labels=labels)
+        log.info(
+            "%d of %d labels changed; why: %s", report["changed"], report["samples"], asked.out / "audit.csv"
+        )
+        if asked.data is not None:
+            log.info("next: python -m train.fit --data %s", asked.out)
+        return command.results(report).rstrip()
+
+    return command.carried_out(work)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ hidden, a source's confusion with it is estimated (Dawid & Skene 1979), and the 
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from torch import nn
 from torch.nn import functional
 
 from ecmf.errors import DataError, need
+from train import command
+from train.atomic import write_whole
 
 Probs = NDArray[np.float32]
 FLOOR = 1e-6
@@ -242,32 +244,32 @@ def write_audit(
     folder: Path, refined: Refined, names: Sequence[str], labels: Sequence[str]
 ) -> dict[str, Any]:
     """``audit.csv``, a row per sample: what it was, what it is, whose opinions led there; ``summary.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
     given, label = refined.opinions["given"].argmax(axis=1), refined.label
     others = {name: probs for name, probs in refined.opinions.items() if name != "given"}
-    with (folder / "audit.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", "given", "refined", "changed", "probability", "suspicious", "why", *labels])
-        for row, name in enumerate(names):
-            for_it = [
-                f"{who} ({p[row, label[row]]:.2f})"
-                for who, p in others.items()
-                if p[row].any() and p[row].argmax() == label[row]
-            ]
-            against = [
-                f"{who}: {labels[p[row].argmax()]}"
-                for who, p in others.items()
-                if p[row].any() and p[row].argmax() != label[row]
-            ]
-            changed = bool(given[row] != label[row])
-            why = "; ".join(
-                (["for it: " + ", ".join(for_it)] if for_it else [])
-                + (["against: " + ", ".join(against)] if against else [])
-            )
-            writer.writerow([
-                name, labels[given[row]], labels[label[row]], int(changed), f"{refined.soft[row].max():.3f}",
-                int(refined.suspicious[row]), why, *(f"{p:.4f}" for p in refined.soft[row]),
-            ])  # fmt: skip
+    content = io.StringIO()
+    writer = csv.writer(content)
+    writer.writerow(["name", "given", "refined", "changed", "probability", "suspicious", "why", *labels])
+    for row, name in enumerate(names):
+        for_it = [
+            f"{who} ({p[row, label[row]]:.2f})"
+            for who, p in others.items()
+            if p[row].any() and p[row].argmax() == label[row]
+        ]
+        against = [
+            f"{who}: {labels[p[row].argmax()]}"
+            for who, p in others.items()
+            if p[row].any() and p[row].argmax() != label[row]
+        ]
+        changed = bool(given[row] != label[row])
+        why = "; ".join(
+            (["for it: " + ", ".join(for_it)] if for_it else [])
+            + (["against: " + ", ".join(against)] if against else [])
+        )
+        writer.writerow([
+            name, labels[given[row]], labels[label[row]], int(changed), f"{refined.soft[row].max():.3f}",
+            int(refined.suspicious[row]), why, *(f"{p:.4f}" for p in refined.soft[row]),
+        ])  # fmt: skip
+    write_whole(folder / "audit.csv", content.getvalue().encode())
     moved = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(moved, (given, label), 1)
     summary: dict[str, Any] = {
@@ -281,5 +283,5 @@ def write_audit(
             who: round(float((p.argmax(axis=1) == label).mean()), 4) for who, p in refined.opinions.items()
         },
     }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+    write_whole(folder / "summary.json", command.results(summary).encode())
     return summary

@@ -54,10 +54,10 @@ def folder_of(listed: Folder, cache: Path) -> Path:
     return cache / "shards" / hashlib.sha256(repr(names).encode()).hexdigest()[:16]
 
 
-def extract(listed: Folder, cache: Path, shard: Shard) -> Path:
+def extract(listed: Folder, cache: Path, shard: Shard, processes: int = 1) -> Path:
     """Extract the shard's clips and write its manifest, last. Raises DataError as ``clip_store.extract`` does."""
     chosen = shard.clips(listed)
-    files = clip_store.extract(listed, cache, chosen).files
+    files = clip_store.extract(listed, cache, chosen, processes=processes).files
     record = {
         "format": FORMAT,
         "shard": shard.number,

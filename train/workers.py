@@ -6,6 +6,7 @@ makes up for what a process that died has left: so nothing is handed back, and o
 
 from __future__ import annotations
 
+import argparse
 import logging
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ecmf.errors import EcmfError
+from ecmf.errors import EcmfError, UsageError
 from train.progress import Advance, shown
 
 log = logging.getLogger("train.workers")
@@ -28,11 +29,26 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """The option of every command whose work can be shared out here."""
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=cores(),
+        metavar="N",
+        help="how many extract clips or train folds side by side on this machine, each with up to 1 GB of its own "
+        "(default: one a core, %(default)s here); they change nothing in the result",
+    )
+
+
 def ahead(pieces: Sequence[Piece], processes: int, steps: int, what: str) -> None:
     """Do the pieces, of ``steps`` steps together, in up to ``processes`` processes; shows their progress as one.
 
-    Returns when no process is left; pieces of one that died are undone. Raises the first EcmfError of a piece.
+    Returns when no process is left; pieces of one that died are undone. Raises the first EcmfError of a piece, and
+    UsageError for less than one process.
     """
+    if processes < 1:
+        raise UsageError(f"--processes {processes}: at least one")
     context = multiprocessing.get_context("spawn")
     following, done = context.Value("q", 0), context.Array("q", len(pieces))
     failed = context.SimpleQueue()

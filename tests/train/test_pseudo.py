@@ -114,6 +114,34 @@ def test_the_gain_is_measured_between_none_and_all(case: Case, tmp_path: Path) -
     assert again == report
 
 
+def test_another_seed_hides_other_labels_and_nothing_accepted_is_null(case: Case, tmp_path: Path) -> None:
+    none = replace(QUICK, precision=1.0, agree=1.0, rounds=1)
+    reports = [
+        pseudo_gain.measure(
+            replace(case, given=np.roll(case.given, 1)),  # labels of others: nothing can be guessed
+            replace(none, training=replace(QUICK.training, seed=seed)),
+            tmp_path / str(seed),
+            seeds=1,
+            share=0.5,
+            tell=quiet,
+        )
+        for seed in (0, 1)
+    ]
+    assert reports[0]["accuracy"]["seen"]["values"] != reports[1]["accuracy"]["seen"]["values"]
+    assert reports[0]["accepted right"] is None
+
+
+def test_one_changed_number_anywhere_is_other_data(case: Case) -> None:
+    given = np.where(np.arange(900) < 450, case.given, -1)
+    data = Data(case.features, {}, given, LABELS)
+    touched = {name: values.copy() for name, values in case.features.items()}
+    next(iter(touched.values()))[617, 3] += 1e-3
+    assert pseudo_rounds.fingerprint(data) == pseudo_rounds.fingerprint(
+        Data(case.features, {}, given, LABELS)
+    )
+    assert pseudo_rounds.fingerprint(data) != pseudo_rounds.fingerprint(Data(touched, {}, given, LABELS))
+
+
 def test_what_cannot_be_guessed_from_is_said(case: Case) -> None:
     with pytest.raises(DataError, match="no sample was given the label 'sad'"):
         Data(case.features, {}, np.where(case.given == 2, -1, case.given), LABELS)

@@ -51,6 +51,16 @@ class Folder:
         row = f", row {item.row}" if item.row else ""
         return f"{self.table}{row} ({item.path.name})"
 
+    def told(self) -> str:
+        """What was found, in one line."""
+        counts = Counter(item.label for item in self.items)
+        split = Counter(item.split for item in self.items)
+        return (
+            f"{self.table}: {len(self.items)} clips of {len({item.speaker for item in self.items})} people; "
+            f"{', '.join(f'{name} {counts[name]}' for name in self.labels)}; "
+            f"{', '.join(f'{name} {split[name]}' for name in SPLITS if split[name])}"
+        )
+
     @property
     def unlabelled(self) -> tuple[Item, ...]:
         """Clips without a label: ``train.pseudo`` finds some for them."""

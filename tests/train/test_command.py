@@ -1,0 +1,69 @@
+"""What the training commands share: one help for one option, results that every JSON reader takes, errors as a line."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+from ecmf.errors import DataError
+from train import command
+
+COMMANDS = ("fit", "features", "export", "refine", "pseudo")
+
+
+def test_results_are_json_even_where_there_is_no_number() -> None:
+    found = {
+        "a": float("nan"),
+        "b": [1.0, float("inf")],
+        "c": np.float32(0.5),
+        "d": np.array([1, 2]),
+        3: None,
+    }
+    text = command.results(found)
+    assert json.loads(text) == {"a": None, "b": [1.0, None], "c": 0.5, "d": [1, 2], "3": None}
+    assert text.endswith("}\n")
+
+
+def fails() -> str:
+    raise DataError("labels.csv, row 3 is bad")
+
+
+def interrupted() -> str:
+    raise KeyboardInterrupt
+
+
+def test_an_error_is_one_line_and_code_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.carried_out(fails) == 2
+    assert capsys.readouterr().err.strip() == "error: labels.csv, row 3 is bad"
+    assert command.carried_out(interrupted) == 130
+    assert "goes on from here" in capsys.readouterr().err
+    assert command.carried_out(lambda: "done") == 0
+    assert capsys.readouterr().out == "done\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_says_how_it_is_called_and_what_each_option_does(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"train.{name}")
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--help"])
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert f"python -m train.{name} " in text.partition("\n\n")[2]  # an example beyond the usage line
+    made = module.parser()
+    for action in made._actions:
+        assert action.help, f"{name} {action.option_strings} has no help"
+
+
+def test_an_option_means_the_same_everywhere() -> None:
+    found: dict[str, set[str | None]] = {}
+    for name in COMMANDS:
+        for action in importlib.import_module(f"train.{name}").parser()._actions:
+            for option in set(action.option_strings) & set(command.OPTIONS):
+                found.setdefault(option, set()).add(action.help)
+    assert set(found) == set(command.OPTIONS)
+    assert all(len(helps) == 1 for helps in found.values())
