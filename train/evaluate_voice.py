@@ -25,11 +25,11 @@ from ecmf.engines.choose import cache_dir, open_engine
 from ecmf.errors import DataError, EcmfError
 from ecmf.labels import EKMAN
 from ecmf.speech import SpeechEncoder
-from train.calibrate_face import softmax
 from train.datasets.emodb import read_emodb
 from train.datasets.prompts import read_prompts
 from train.datasets.ravdess import read_ravdess
 from train.datasets.speech_clip import Clip
+from train.scores import softmax
 from train.voice_features import Features, Take, extract
 from train.voice_recipe import Recipe, read_recipe
 from train.voice_samples import Corpus, average_of, folds

@@ -51,7 +51,7 @@ def face(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
 
 
 def voice(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
-    """The emotion network of the voice branch, without ordinary speech: train.fit_voice --prompts adds that."""
+    """The emotion network of the voice branch; the ordinary speech that it hears lies beside RAVDESS, in prompts."""
     module = _part("train.fit_voice")
     voices = module.VoiceData(*(corpus(data, "speech", names) for names in (RAVDESS, EMODB)), cache=cache)
     bundle: Bundle = module.fit(recipe, voices, out / "voice")

@@ -24,9 +24,9 @@ from ecmf.bundle import Bundle
 from ecmf.errors import DataError, EcmfError, need
 from ecmf.labels import EKMAN
 from ecmf.speech import SpeechEncoder
-from train.calibrate_face import softmax
 from train.evaluate_voice import VoiceData, evaluate, load_corpora
 from train.export_voice import export, golden_inputs, with_measures
+from train.scores import softmax
 from train.voice_card import card
 from train.voice_recipe import RECIPE, Recipe, read_recipe
 from train.voice_samples import Corpus, average_of, folds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -69,6 +70,11 @@ class Samples:
     seconds: NDArray[np.float32]
     """float32[n]: speech in it."""
     speakers: NDArray[np.str_]
+
+    @cached_property
+    def by_speaker(self) -> dict[str, NDArray[np.intp]]:
+        """Rows of each speaker's clips."""
+        return {name: np.flatnonzero(self.speakers == name) for name in set(self.speakers.tolist())}
 
 
 def fit_reduction(corpora: Sequence[Corpus], rows: Sequence[NDArray[np.intp]], recipe: Recipe) -> Reduction:
@@ -159,11 +165,11 @@ def history(samples: Samples, row: int, recipe: Recipe, rng: np.random.Generator
     Nothing in ``cold_share`` of the cases, else 1 to 16 other clips of the speaker: mostly neutral ones, for a session
     counts speech by how neutral it is, but it is not always right.
     """
-    others = np.flatnonzero(samples.speakers == samples.speakers[row])
+    others = samples.by_speaker[str(samples.speakers[row])]
     others = others[others != row]
-    neutral = others[samples.labels[others] == EKMAN.index("neutral")]
     if rng.random() < recipe.cold_share or not len(others):
         return torch.zeros(samples.means.shape[1])
+    neutral = others[samples.labels[others] == EKMAN.index("neutral")]
     pool = neutral if len(neutral) and rng.random() < _NEUTRAL_SHARE else others
     chosen = rng.choice(pool, int(rng.choice((1, 2, 4, 8, 16))))
     weight = torch.from_numpy(samples.seconds[chosen])

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ecmf.errors import DataError
 from ecmf.labels import EKMAN
-from train.calibrate_face import calibration_error, softmax
 from train.datasets.speech_clip import Clip
+from train.scores import calibration_error, softmax
 
 
 def scores(truth: NDArray[np.int64], probs: NDArray[np.floating], labels: Sequence[int]) -> dict[str, Any]:

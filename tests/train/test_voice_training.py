@@ -18,9 +18,9 @@ import torch
 from ecmf.errors import DataError, UsageError
 from ecmf.labels import EKMAN
 from ecmf.prosody import FEATURES
-from train.calibrate_face import calibration_error, softmax
 from train.datasets.speech_clip import Clip
 from train.evaluate_voice import VoiceData, load_corpora
+from train.scores import calibration_error, softmax
 from train.voice_features import Features
 from train.voice_recipe import RECIPE, Recipe, read_recipe
 from train.voice_samples import Corpus, average_of, folds
