@@ -65,15 +65,20 @@ class FusionHead:
         self.bundle = bundle
         self.labels = bundle.manifest.labels
         self.max_age_s = dict(max_age_s)
-        self.prior = prior_of(bundle, prior)
-        margin = bundle.manifest.extra.get("abstain_margin")
-        self.abstain_below = 0.0 if margin is None else float(self.prior.probs.max()) + float(margin)
-        """An estimate no surer than this can hardly be told from what the prior alone would say."""
         sizes = {port.name: port.shape[-1] for port in bundle.manifest.inputs}
+        if "features" in sizes:
+            raise BundleError(
+                f"{bundle.id} reads stored utterance features (MER2025's), which no camera or microphone gives; a head "
+                "for live use is trained on clips: python -m train.fit --data DIR"
+            )
         try:
             self._sizes = {m: int(sizes[m]) for m in MODALITIES}
         except KeyError as error:
             raise BundleError(f"{bundle.id} has no input {error}; it is not a fusion head") from None
+        self.prior = prior_of(bundle, prior)
+        margin = bundle.manifest.extra.get("abstain_margin")
+        self.abstain_below = 0.0 if margin is None else float(self.prior.probs.max()) + float(margin)
+        """An estimate no surer than this can hardly be told from what the prior alone would say."""
         self._opinions = None if self.labels == EKMAN else opinions(self.labels)
         self.modalities = frozenset(bundle.manifest.extra.get("modalities", MODALITIES))
         """What the head was trained on; cues of other modalities do not count."""

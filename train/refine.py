@@ -1,12 +1,11 @@
 """Refine noisy labels from several sources.
 
-  python -m train.refine --data CLIPS --out BETTER     a folder with labels.csv. Sources: the given labels; models of your
-                                       clips' cues, judging clips they were not trained on; the face, voice and text
-                                       branches' own opinions; a language model's reading of text files. BETTER gets a
-                                       labels.csv with better labels for the train clips; then:
-  python -m train.fit --data BETTER
-  python -m train.refine --fer DATA    the measured case: FER2013's own labels as the noisy source, FER+'s ten votes only
-                                       as the judge
+  python -m train.refine --data CLIPS --out BETTER     a folder with labels.csv; then: python -m train.fit --data BETTER
+      Sources: the given labels; models of your clips' cues, judging clips they were not trained on; the face, voice
+      and text branches' own opinions; a language model's reading of text files. BETTER gets a labels.csv with better
+      labels for the train clips.
+  python -m train.refine --fer DATA                    the measured case
+      FER2013's own labels are the noisy source, FER+'s ten votes only the judge.
 
 Either writes audit.csv (what changed, why, by which sources) and summary.json into --out.
 """

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from ecmf.bundle import load_bundle
-from ecmf.engines.choose import open_engine
-from ecmf.errors import DataError, UsageError
+from ecmf.engines.choose import BACKENDS, CPU, open_engine
+from ecmf.errors import BundleError, DataError, UsageError
+from ecmf.fusion import HeadOptions
+from ecmf.head import FusionHead
 from ecmf.labels import MER
 from train import fit_mer, mer_features
 from train.datasets import mer2025
-from train.mer_head import AttentionBaseline, FeatureHead
+from train.mer_head import AttentionBaseline, FeatureHead, Vote
 
 SIZES = {"chinese-hubert-large": 24, "chinese-macbert-large": 16, "clip-vit-large-patch14": 20}
 RECIPE = 'version = "1"\nfolds = 3\nsteps = 120\nbatch = 32\n[head]\nwidth = 16\nheads = 2\n'
@@ -152,6 +154,36 @@ def test_five_folds_a_bundle_and_a_submission(root: Path, tmp_path: Path) -> Non
         {"features": np.concatenate(features)[None], "quality": np.ones((1, 3), np.float32)}
     )
     assert stored.manifest.labels[int(found["logits"].argmax())] == MER[4]
+
+
+@pytest.mark.parametrize("model", ["ecmf", "attention-baseline"])
+def test_a_vote_equals_torch_in_every_engine_and_says_that_it_is_none_for_a_camera(
+    model: str, root: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'model = "{model}"\n{RECIPE}')
+    bundle = fit_mer.main(root, tmp_path / "out", cache=tmp_path / "cache", config=recipe)
+    corpus = mer2025.read(root)
+    features = mer_features.load(corpus, corpus.names, {}, tmp_path / "cache")
+    inputs = mer_features.rows_of(features, np.arange(40))
+    hidden = torch.from_numpy(np.random.default_rng(0).random((40, 3)) < 0.4)
+    hidden[hidden.all(dim=1), 0] = False
+    inputs["quality"] = inputs["quality"] * ~hidden
+    members = []
+    for number in range(3):
+        head = fit_mer.MODELS[model]([f.values.shape[1] for f in features], [f.kind for f in features], 6,
+                                     HeadOptions(width=16, heads=2))  # fmt: skip
+        head.load_state_dict(torch.load(tmp_path / "out" / f"fold-{number}.pt", weights_only=True)["head"])
+        members.append(head)
+    with torch.no_grad():
+        expected = Vote(members).eval()(**inputs)
+    for backend in [name for name in CPU if BACKENDS[name].probe()[0]]:
+        engine = open_engine(bundle, backend=backend)
+        found = engine.run({name: value.numpy() for name, value in inputs.items()})
+        for name, value in zip(("logits", "weights"), expected, strict=True):
+            np.testing.assert_allclose(found[name], value.numpy(), atol=1e-4, err_msg=backend)
+    with pytest.raises(BundleError, match=r"reads stored utterance features .* train\.fit --data"):
+        FusionHead(bundle)
 
 
 def test_an_absent_feature_does_not_matter_and_weights_sum_to_one() -> None:
