@@ -17,8 +17,8 @@ from ecmf.vad import SAMPLE_RATE
 Pace = Literal["unpaced", "simulated", "paced"]
 """unpaced takes no account of computing: delays are the algorithm's own. simulated lays the measured processor time of
 each pass on a clock that runs with the audio, as on an otherwise idle core. paced really plays and reads the clock."""
-ASK = 4096
-"""New samples at which the live pipeline asks for a window: a multiple of what its worker takes at a time."""
+ASK = 2048
+"""New samples at which the live pipeline asks for a window, 128 ms: what its worker takes at a time."""
 
 
 @dataclass

@@ -24,7 +24,7 @@ class TranscriberSettings:
     margin_s: float = 0.25
     """Audio that must lie behind a word's end before it is settled while speech goes on, if the pass before read the
     same there ..."""
-    sure_s: float = 0.4
+    sure_s: float = 0.3
     """... or, if it did not, but the decoder gives the word a probability of ``sure`` ..."""
     sure: float = 0.9
     alone_s: float = 1.0

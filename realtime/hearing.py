@@ -29,7 +29,7 @@ from realtime.stages import use_of
 log = logging.getLogger("ecmf.hearing")
 
 HOP_S = 0.25
-"""New sound between two voice reports."""
+"""New sound between two voice reports; less where words are due sooner."""
 FRESH_NS = 150_000_000
 """A transcription window that ends at most this long ago serves the voice, too."""
 SHARED_S = 6.0
@@ -172,16 +172,16 @@ class Hearing:
             self._detector.process(sound.samples)
         yield from self._tell(events, sound, {})
         self._since_hop += len(sound.samples)
-        if self._since_hop < HOP_S * SAMPLE_RATE:
-            return
-        self._since_hop = 0
         window = self._transcriber.window() if self._transcriber is not None else None
+        if window is None and self._since_hop < HOP_S * SAMPLE_RATE:
+            return
+        new_s, self._since_hop = self._since_hop / SAMPLE_RATE, 0
         shared: tuple[Window, SpeechStates, float] | None = None
         if window is not None and self._serves_voice(window):
             began = time.perf_counter()
             states = self._encoder.encode(window.audio)
             shared = window, states, (time.perf_counter() - began) * 1e3
-        yield self._voice_report(sound, shared)
+        yield self._voice_report(sound, shared, new_s)
         while window is not None and self._transcriber is not None:
             if shared is None:
                 began = time.perf_counter()
@@ -210,8 +210,10 @@ class Hearing:
             and len(window.audio) <= SHARED_S * SAMPLE_RATE
         )
 
-    def _voice_report(self, sound: Sound, shared: tuple[Window, SpeechStates, float] | None) -> Report:
-        """The voice of the last WINDOW_S; no cue where nobody speaks."""
+    def _voice_report(
+        self, sound: Sound, shared: tuple[Window, SpeechStates, float] | None, new_s: float
+    ) -> Report:
+        """The voice of the last WINDOW_S, of which ``new_s`` are new; no cue where nobody speaks."""
         began = time.perf_counter()
         cue: Cue | None = None
         stages: dict[str, float] = {}
@@ -230,7 +232,7 @@ class Hearing:
             states = self._encoder.encode(audio)
             stages["encoder"] = (time.perf_counter() - began) * 1e3
         start_ns = end_ns - min(len(audio), round(WINDOW_S * SAMPLE_RATE)) * SAMPLE_NS
-        cue = self._voice.process(audio, states, speech, start_ns, end_ns, session=self._session, new_s=HOP_S)
+        cue = self._voice.process(audio, states, speech, start_ns, end_ns, session=self._session, new_s=new_s)
         if cue is not None:
             stages |= cue.stage_ms
         return self._report((cue,) if cue is not None else (), start_ns, end_ns, sound, stages)
