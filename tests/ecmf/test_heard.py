@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecmf.heard import Unit, heard
-from ecmf.transcript import Settled
+from ecmf.transcript import Settled, UtteranceEnd
 from ecmf.unfinished import TranscriberSettings, Unfinished
 from ecmf.utterances import Utterance
 from ecmf.vad import SAMPLE_RATE
@@ -53,3 +53,31 @@ def test_settled_words_stay_in_order_and_before_the_end_of_the_window(
         assert isinstance(event, Settled)
         times = [time for word in event.words for time in (word.start_ns, word.end_ns)]
         assert times == sorted(times)
+
+
+def test_a_doubtful_word_waits_and_comes_at_the_end_of_its_utterance_at_the_latest() -> None:
+    settings, end = TranscriberSettings(), 2 * SAMPLE_RATE
+    progress = Unfinished(Utterance(1, 0, end, end), 0, 0)
+    sure, doubtful = Unit(" no", (1,), 0.4, 0.8, 0.95), Unit(" matter", (2,), 0.8, 1.3, 0.4)
+    for paused in (False, True):
+        assert progress.ready((sure, doubtful), 1.7, settings, paused=paused) == 1
+    assert progress.ready((sure, doubtful), 2.4, settings, paused=False) == 2  # a second of sound behind it
+    progress.settle((sure,), 0, "en")
+    progress.guess((doubtful,), 0)
+    tail = progress.settle(progress.left(), progress.rest_begin, "en")
+    assert [event.text for event in tail] == [" matter"]
+    (ended,) = progress.finish()
+    assert isinstance(ended, UtteranceEnd)
+    assert ended.text == "no matter"
+    assert progress.left() == ()
+
+
+def test_a_split_takes_what_is_not_settled_along() -> None:
+    end = 2 * SAMPLE_RATE
+    progress = Unfinished(Utterance(1, 0, end, end), 0, 0)
+    rest = Unit(" matter", (2,), 0.8, 1.3, 0.4)
+    progress.settle((Unit(" no", (1,), 0.4, 0.8, 0.95),), 0, "en")
+    progress.guess((rest,), 0)
+    following = progress.going_on(Utterance(2, progress.settled, end, end))
+    assert progress.left() == ()
+    assert following.left() == (rest,) and following.settled == progress.settled

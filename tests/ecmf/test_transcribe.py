@@ -15,8 +15,9 @@ from ecmf.decoder import Decoder, model_folder
 from ecmf.errors import UsageError
 from ecmf.heard import Unit
 from ecmf.heard import heard as really_heard
+from ecmf.left_context import Placed
 from ecmf.speech import SpeechEncoder
-from ecmf.transcribe import Transcriber
+from ecmf.transcribe import Transcriber, Window
 from ecmf.transcript import Partial, Settled, Skipped, TranscriptEvent, UtteranceEnd
 from ecmf.vad import SAMPLE_RATE
 
@@ -71,8 +72,7 @@ def test_a_reading_is_written_down(heard: list[tuple[float, TranscriptEvent]]) -
     assert sum(errors) <= 1
     ends = [event for _, event in heard if isinstance(event, UtteranceEnd)]
     assert len(ends) == 6
-    assert len(ends) >= 4
-    assert {end.language for end in ends[2:]} == {"en"}
+    assert {end.language for end in ends} == {"en"}
 
 
 def test_an_utterance_is_exactly_its_settled_pieces(heard: list[tuple[float, TranscriptEvent]]) -> None:
@@ -142,14 +142,12 @@ def test_no_words_in_five_minutes_without_any(sound: str, decoder: Decoder, enco
     assert [event for _, event in events if isinstance(event, Settled | Partial | UtteranceEnd)] == []
 
 
-def test_speech_in_noise_is_stillreally_heard(
-    reading: Audio, decoder: Decoder, encoder: SpeechEncoder
-) -> None:
+def test_speech_in_noise_is_still_heard(reading: Audio, decoder: Decoder, encoder: SpeechEncoder) -> None:
     audio = reading[: 5 * SAMPLE_RATE]
     noise = pink(len(audio), np.random.default_rng(0)) * 0.1 * np.sqrt(np.mean(audio**2))
     heard = list(follow((audio + noise).astype(np.float32), Transcriber(decoder), encoder))
     _, errors = matches(normal("Ever tried. Ever failed. No matter."), normal(said(heard)))
-    assert sum(errors) <= 2
+    assert sum(errors) <= 1
 
 
 def test_lost_samples_are_told_and_times_stay_right(
@@ -184,6 +182,46 @@ def test_a_window_says_what_to_encode(reading: Audio, decoder: Decoder) -> None:
     np.testing.assert_array_equal(window.audio, reading[offset : offset + len(window.audio)])
 
 
+def test_windows_begin_with_what_was_said_shortly_before(
+    reading: Audio, decoder: Decoder, encoder: SpeechEncoder
+) -> None:
+    transcriber = Transcriber(decoder)
+    windows: list[Window] = []
+    for begin in range(0, 5 * SAMPLE_RATE, 4096):
+        transcriber.push(reading[begin : begin + 4096], START_NS + round(begin * 1e9 / SAMPLE_RATE))
+        while (window := transcriber.window()) is not None:
+            windows.append(window)
+            transcriber.step(window, encoder.encode(window.audio).last_padded)
+    context = transcriber.settings.context_s * SAMPLE_RATE
+    assert windows[0].prefix == ()
+    assert {window.utterance for window in windows if window.prefix} >= {2, 3}  # of the utterance before, too
+    for window in windows:
+        np.testing.assert_array_equal(window.audio, reading[window.begin : window.begin + len(window.audio)])
+        assert 0 <= window.settled - window.begin <= context + 512
+        assert len(window.speech) == len(window.audio) // 512
+    last = next(window for window in reversed(windows) if window.prefix)
+    assert normal(decoder.text(last.prefix))[-2:] in (["ever", "failed"], ["no", "matter"])
+
+
+def test_nothing_said_before_a_gap_guides_what_follows(reading: Audio, decoder: Decoder) -> None:
+    transcriber = Transcriber(decoder)
+    transcriber.push(reading[: round(1.9 * SAMPLE_RATE)], START_NS)
+    assert transcriber.window() is not None
+    transcriber.push(reading[round(1.9 * SAMPLE_RATE) :][:SAMPLE_RATE], START_NS + 60_000_000_000)
+    cut = round(1.9 * SAMPLE_RATE)
+    transcriber._context.add([Placed((1,), cut - 8000, punctuation=False)])
+    following = transcriber._queue[-1]
+    assert following.utterance.begin >= cut
+    assert transcriber._cut(following, cut + 8192).prefix == ()
+
+
+def test_a_compound_is_one_word(decoder: Decoder) -> None:
+    tokens = decoder._tokenizer.encode(" an ill-disposed young man, don't", add_special_tokens=False).ids
+    begins, sure = np.arange(len(tokens) + 1, dtype=np.float64), np.ones(len(tokens))
+    texts = [unit.text for unit in decoder._units(tokens, 0, begins, sure, "en")]
+    assert texts == [" an", " ill-disposed", " young", " man", ",", " don't"]
+
+
 def test_a_loop_of_the_decoder_is_cut_and_real_repetitions_stay() -> None:
     def unit(text: str, start: float, end: float) -> Unit:
         return Unit(text, (1,), start, end, 0.9)
@@ -206,6 +244,19 @@ def test_a_sure_last_word_stays_wherever_its_alignment_lies_when_speech_has_ende
         assert [unit.text for unit in really_heard(units, 2.3, "", ended=ended)] == [" by", " the"]
     kept = really_heard([by, the, door, stop], 2.3, "", ended=True)
     assert all(unit.start_s <= unit.end_s <= 2.3 for unit in kept)
+
+
+def test_what_less_audio_already_held_is_not_made_up() -> None:
+    going, to, heaven = (
+        Unit(text, (1,), start, start, 0.7)
+        for text, start in ((" going", 1.2), (" to", 2.0), (" heaven", 2.0))
+    )
+    units = [going, to, heaven]
+    assert [unit.text for unit in really_heard(units, 2.0, "", ended=True)] == [" going"]
+    kept = really_heard(units, 2.0, "", known=[" going", " to", " heaven", "."], ended=True)
+    assert [unit.text for unit in kept] == [" going", " to", " heaven"]
+    other = really_heard(units, 2.0, "", known=[" gone", " to", " heaven"], ended=True)
+    assert [unit.text for unit in other] == [" going"]
 
 
 def test_the_decoder_is_bounded(decoder: Decoder, encoder: SpeechEncoder) -> None:
