@@ -53,7 +53,8 @@ def add(made: Any, *options: str) -> None:
 
 
 def carried_out(work: Callable[[], str]) -> int:
-    """Do the work and print what it says on stdout; an EcmfError is one line on stderr. Returns the exit code."""
+    """Do the work and print what it says on stdout; an EcmfError, or a file or folder that cannot be read or
+    written, is one line on stderr. Returns the exit code."""
     quiet_logging()
     try:
         said = work()
@@ -61,6 +62,11 @@ def carried_out(work: Callable[[], str]) -> int:
         if not distributed.rank():
             print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EcmfError.exit_code
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

@@ -67,7 +67,11 @@ def test_speaker_and_split_may_be_left_out(make: Make) -> None:
         ("b.txt,neutral", "b.txt,", r"row 3: no label"),
         ("b.txt,neutral", ",neutral", r"row 3: no path"),
         ("cleo,valid", "cleo,holdout", r"row 5: split 'holdout' is none of train, valid, test"),
-        ("cleo,valid", "anna,valid", r"row 5: speaker 'anna' is in valid here and in train in row 2"),
+        (
+            "cleo,valid",
+            "anna,valid",
+            r"row 5 \(d\.txt\): speaker 'anna' is in valid here and in train in row 2",
+        ),
         ("d.txt,happy", "a.txt,happy", r"row 5: a\.txt is already in row 2"),
         ("c.txt,bored,bert,train", "c.txt,bored,bert,test", r"no clip in train is labelled 'bored'"),
         ("path,label", "file,label", r"row 1: no column 'path'"),
@@ -81,6 +85,17 @@ def test_a_label_outside_the_asked_set_is_an_error(make: Make) -> None:
     assert "row 4: unknown label 'bored'; --labels has neutral, happy" in refusal(
         make(), ("neutral", "happy")
     )
+
+
+def test_a_label_on_one_clip_may_be_mistyped(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    table = GOOD.replace("c.txt,bored", "c.txt,hapyp").replace("b.txt,neutral", "b.txt,happy")
+    table = table.replace("e.txt,neutral", "e.txt,happy")
+    folder.read(make(table))
+    assert "row 4 (c.txt): the only clip to train on that is labelled 'hapyp'; mistyped?" in caplog.text
+    assert "'happy'" not in caplog.text
+    caplog.clear()
+    folder.read(make(table), ("happy", "hapyp"))
+    assert "mistyped" not in caplog.text
 
 
 def test_a_single_label_leaves_nothing_to_learn(make: Make) -> None:

@@ -46,12 +46,13 @@ def damaged(name: str, content: bytes) -> Callable[[Path], None]:
         (damaged("b.wav", b"RIFF"), (), "labels.csv, row 3 (b.wav): unreadable clip"),
         (damaged("b.txt", b""), (), "labels.csv, row 3 (b.txt): unreadable clip: b.txt is empty"),
         (damaged("b.txt", b"\xff\xfe\xfa"), (), "labels.csv, row 3 (b.txt): unreadable clip: b.txt is not UTF-8"),
-        (replaced("bert", "emil"), (), "row 6: speaker 'emil' is in test here and in train in row 3"),
+        (replaced("bert", "emil"), (), "row 6 (e.txt): speaker 'emil' is in test here and in train in row 3"),
         (replaced("a.txt", "z.txt"), (), "labels.csv, row 2:"),
         (replaced("b.txt,grim", "b.txt,glad"), (), "no clip in train is labelled 'grim'"),
         (replaced("b.txt,grim", "b.txt,odd"), ("--labels", "glad,grim"), "row 3: unknown label 'odd'"),
         (replaced("b.txt,grim", "b.txt,"), (), "row 3: no label"),
         (replaced("path,label", "path,name"), (), "row 1: no column 'label'"),
+        (replaced("b.txt,grim", "b.txt,,grim"), (), "row 3: more values than the 4 columns"),
     ],
 )  # fmt: skip
 def test_clips(

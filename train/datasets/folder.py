@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from ecmf.errors import DataError, UsageError
 
+log = logging.getLogger("train.datasets.folder")
 TABLE = "labels.csv"
 SPLITS = ("train", "valid", "test")
 _SPLIT_NAMES = {
@@ -100,7 +102,16 @@ def read(
         ) from None
     for column in ("path", "label"):
         if column not in columns:
-            raise DataError(f"{table}, row 1: no column {column!r}, only {', '.join(columns) or 'nothing'}")
+            raise DataError(
+                f"{table}, row 1: no column {column!r}, only {', '.join(columns) or 'nothing'}; the first row "
+                "names the columns, with commas between them: path,label,speaker,split"
+            )
+    for number, row in rows:
+        if None in row:
+            raise DataError(
+                f"{table}, row {number}: more values than the {len(columns)} columns; put quotes around a value with a "
+                "comma"
+            )
     items = [_item(root, f"{table}, row {number}", row, number, labels, unlabelled) for number, row in rows]
     _check_paths(table, items)
     return listing(table, items, labels, training=training)
@@ -126,6 +137,13 @@ def listing(
             raise DataError(
                 f"{table}: no clip in train is labelled {name!r}; add some, or leave that label out"
             )
+    for name in names if training and labels is None else ():
+        if found[name] == 1:
+            only = next(item for item in items if item.label == name)
+            log.warning(
+                "%s: the only clip to train on that is labelled %r; mistyped? --labels names the label set",
+                Folder(table, (), ()).where(only), name,
+            )  # fmt: skip
     if len(names) < 2:
         raise DataError(
             f"{table}: {f'every clip is labelled {names[0]!r}' if names else 'no clip has a label'}; there is "
@@ -185,9 +203,10 @@ def _check_speakers(table: Path, items: Sequence[Item]) -> None:
     for item in items:
         other = seen.setdefault(item.speaker, item)
         if other.split != item.split:
+            there = f"row {other.row}" if other.row else other.path.name
             raise DataError(
-                f"{table}, row {item.row}: speaker {item.speaker!r} is in {item.split} here and in {other.split} in "
-                f"row {other.row}; a model must be measured on people it was not trained on"
+                f"{Folder(table, (), ()).where(item)}: speaker {item.speaker!r} is in {item.split} here and in "
+                f"{other.split} in {there}; a model must be measured on people it was not trained on"
             )
 
 

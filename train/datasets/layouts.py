@@ -42,6 +42,8 @@ def read(
     root: Path, labels: Sequence[str] | None = None, *, training: bool = True, unlabelled: bool = False
 ) -> Folder:
     """The clips of ``root``. Raises DataError naming file and row, UsageError for a layout that is not known."""
+    if not root.exists():
+        raise UsageError(f"there is no {root}; --data names a folder of clips, or a corpus as it comes")
     kind = kind_of(root)
     if kind is None:
         raise UsageError(
