@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from ecmf.enrich import CUE_WORDS, Enricher
+from ecmf.enrich import CUE_WORDS, SHOTS, Enricher, _prompt
 from ecmf.errors import MissingExtra, WeightError
 from ecmf.gguf import LanguageModel
 from ecmf.labels import EKMAN
@@ -94,6 +95,40 @@ def test_a_passed_deadline_gives_nothing_and_harms_nothing(enricher: Enricher) -
     after = enricher.enrich("We won!")
     assert before is not None and after is not None
     np.testing.assert_allclose(before.scores, after.scores, rtol=1e-3)
+
+
+def test_the_prompt_is_read_once_and_then_only_the_line(
+    enricher: Enricher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[int, int]] = []
+    evaluate = enricher._model.evaluate
+
+    def noting(tokens: Sequence[int], keep: int, expired: Callable[[], bool]) -> NDArray[np.float32] | None:
+        read.append((len(tokens), keep))
+        return evaluate(tokens, keep, expired)
+
+    monkeypatch.setattr(enricher._model, "evaluate", noting)
+    enricher.enrich("We won!")
+    ((tokens, kept),) = read
+    assert kept > 200  # the worked examples stay in the KV cache
+    assert tokens < 20
+
+
+def test_a_model_with_a_chat_template_is_asked_through_it(
+    gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a bigger GGUF is: by the template in its own file, with the line where nothing in it can end its turn."""
+    pytest.importorskip("llama_cpp", reason="needs the llm extra")
+    monkeypatch.setattr("ecmf.enrich.CHAT_PARAMETERS", 0)
+    model = LanguageModel(gguf)
+    head, tail, _ = _prompt(model)
+    model.close()
+    assert head.count("<|im_start|>user") == len(SHOTS) + 1 and head.endswith("<|im_start|>user\n")
+    assert tail.startswith("<|im_end|>") and tail.rstrip().endswith("<|im_start|>assistant")
+    asked = Enricher(gguf)
+    for line in INJECTIONS[:3]:
+        sound(asked, line)
+    asked.close()
 
 
 def test_missing_foreign_and_cut_files_are_one_line(tmp_path: Path, gguf: Path) -> None:
