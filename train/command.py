@@ -33,7 +33,12 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "metavar": "DIR",
         "help": "where extracted features are kept (default: features/ in the cache, ~/.cache/ecmf-live)",
     },
-    "--seed": {"type": int, "default": 0, "metavar": "N", "help": "of folds and training (default: 0)"},
+    "--seed": {
+        "type": int,
+        "default": 0,
+        "metavar": "N",
+        "help": "of whatever is drawn at random (default: %(default)s)",
+    },
     "--offline": {"action": "store_true", "help": "never fetch weights"},
 }
 """The same option means the same, and says the same, wherever it stands."""

@@ -5,8 +5,6 @@ The bundle runs as it does live: one utterance at a time, through its engine. In
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +17,9 @@ from numpy.typing import NDArray
 from ecmf.branches.text import TextBranch, softmax
 from ecmf.bundle import SHIPPED, load_bundle
 from ecmf.enrich import Enrichment
-from ecmf.errors import EcmfError
 from ecmf.labels import EKMAN
+from train import command
+from train.atomic import write_whole
 from train.calibrate_face import calibration_error
 from train.datasets.meld import Line, read_meld
 from train.text_examples import CONTEXTS, Context, Example, from_meld
@@ -128,24 +127,29 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--meld", type=Path, required=True, help="MELD's folder or parquet file")
-    parser.add_argument("--bundle", type=Path, default=SHIPPED / "text")
-    parser.add_argument("--split", choices=("dev", "test"), default="test")
-    parser.add_argument("--json", type=Path, help="write the results here")
-    arguments = parser.parse_args()
-    try:
-        branch = TextBranch(load_bundle(arguments.bundle))
-        lines = [line for line in read_meld(arguments.meld) if line.split == arguments.split]
+    parser = command.parser("evaluate_text", __doc__)
+    parser.add_argument(
+        "--meld", type=Path, required=True, metavar="PATH", help="MELD's folder or parquet file"
+    )
+    parser.add_argument(
+        "--bundle", type=Path, default=SHIPPED / "text", metavar="DIR", help="default: the shipped one"
+    )
+    parser.add_argument(
+        "--split", choices=("dev", "test"), default="test", help="of MELD (default: test, the headline)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
+    asked = parser.parse_args()
+
+    def work() -> str:
+        branch = TextBranch(load_bundle(asked.bundle))
+        lines = [line for line in read_meld(asked.meld) if line.split == asked.split]
         results = evaluate(branch, lines)
-    except EcmfError as error:
-        print(error)
-        return error.exit_code
-    print(table(results))
-    if arguments.json:
-        record = {"bundle": branch.bundle.id, "split": arguments.split, "results": results}
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    return 0
+        if asked.json:
+            record = {"bundle": branch.bundle.id, "split": asked.split, "results": results}
+            write_whole(asked.json, command.results(record).encode())
+        return table(results)
+
+    return command.carried_out(work)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
-"""Train a model and write it as a bundle that ecmf-live runs.
+"""Train a model and write it as a bundle: weights, manifest, model card.
 
 three ways in:
   python -m train.fit --recipe default          the fusion head, on the corpora of --data (likewise face, voice, text)
   python -m train.fit --data MY_CLIPS           your own clips: a folder with labels.csv, one line a clip:
                                                 path,label,speaker,split
                                                 a.mp4,bored,anna,train      (video, sound, picture or .txt)
+                                                only path and label are needed. speaker: nobody may be in two
+                                                splits. split: train, valid (calibrates) or test (measures);
+                                                without it 70, 15 and 15 % of the speakers.
                                                 (or RAVDESS, EMO-DB, MELD, FER2013, FER+, muxspace as they come)
   python -m train.fit --features MER2025        features in the layout of MER2025 Track 1: five folds, and the
                                                 submission csv
 
 A run that was stopped, killed even, goes on where it was when the same command is given again, and ends with the same
-bundle. The same seed gives the same bundle. Several processes train one head with
+bundle. The same seed gives the same bundle. Sizes, rates and seeds stand, with comments, in train/recipes/*.toml: copy
+one, change it, and name it with --config. Several processes train one head with
   torchrun --nproc-per-node 2 -m train.fit ...
 Large data is extracted beforehand, by several machines if need be: python -m train.features --help. A bundle and its
 engines can be written again from a run: python -m train.export --help.

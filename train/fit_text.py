@@ -1,18 +1,19 @@
 """Train the text branch: `python -m train.fit_text --meld PATH --goemotions PATH --out DIR`.
 
 Fine-tunes MiniLM stage by stage as `recipes/text.toml` says, keeps the running average of the weights, tunes on
-MELD's dev split only, and ends with a bundle. A run that was stopped goes on after its last finished epoch.
+MELD's dev split only, and ends with a bundle. A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
+import hashlib
 import logging
 import math
 import time
 import tomllib
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,26 @@ from torch import Tensor
 
 from ecmf.branches.text import TextBranch
 from ecmf.bundle import Bundle
-from ecmf.errors import EcmfError, UsageError
+from ecmf.errors import UsageError
 from ecmf.labels import EKMAN
 from ecmf.weights import fetch
 from ecmf.wordpiece import Tokens, WordPiece
-from train import evaluate_text, text_card
+from train import command, evaluate_text, text_card
+from train.atomic import whole
 from train.bert import WIDTH, TextModel, load_minilm
 from train.calibrate_text import fit_temperature
 from train.datasets.goemotions import read_goemotions
 from train.datasets.meld import Line, read_meld
 from train.export_text import finish, write
+from train.progress import shown
 from train.text_examples import CONTEXTS, Context, Example, Loader, batches, from_goemotions, from_meld
 
 log = logging.getLogger("train.fit_text")
 RECIPES = Path(__file__).parent / "recipes"
+VERSION = 2
+"""Raise it when a step changes: checkpoints of before are then not gone on from."""
+SAVE_S = 60.0
+"""Between two checkpoints, 240 MB each: what a kill may cost."""
 
 
 @dataclass(frozen=True)
@@ -157,49 +164,63 @@ def run_stage(
         optimizer, lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(1, step / steps)))
     )
     average = copy.deepcopy(model)
-    first, saved = 0, out / f"stage-{number}.pt"
-    if saved.is_file():
-        state = torch.load(saved, weights_only=True)
-        for part, key in (
-            (model, "model"),
-            (average, "average"),
-            (optimizer, "optimizer"),
-            (schedule, "schedule"),
-        ):
-            part.load_state_dict(state[key])  # type: ignore[attr-defined]
-        first = state["epoch"]
-        log.info("stage %d goes on after epoch %d", number, first)
-    for epoch in range(first, stage.stop_after or stage.epochs):
-        torch.manual_seed(recipe.seed * 1000 + number * 100 + epoch)
-        model.train()
-        started, loss_sum = time.monotonic(), 0.0
-        for step, (tokens, target) in enumerate(loader.epoch(epoch), start=1):
-            ids, mask, types = tensors(tokens)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                _, logits = model(ids, mask, types, torch.zeros(len(ids), len(EKMAN)))
-            loss = torch.nn.functional.cross_entropy(
-                logits.float(), torch.from_numpy(target), label_smoothing=recipe.label_smoothing
-            )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
-            done = epoch * len(loader) + step
-            _blend(average, model, min(recipe.averaging, done / (done + 10)))
-            loss_sum += float(loss.detach())
-            if step % 50 == 0 or step == len(loader):
-                rate = step / (time.monotonic() - started)
-                log.info(
-                    "stage %d epoch %d: %d/%d, loss %.3f, %.1f steps/s, %.0f s left",
-                    number, epoch, step, len(loader), loss_sum / step, rate, (steps - done) / rate,
-                )  # fmt: skip
-        report(average, wordpiece, corpus, f"stage {number} epoch {epoch}")
-        parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
-        temporary = saved.with_suffix(".tmp")
-        torch.save({"epoch": epoch + 1, **{k: v.state_dict() for k, v in parts.items()}}, temporary)  # type: ignore[attr-defined]
-        temporary.replace(saved)
+    saved = out / f"stage-{number}.pt"
+    parts: dict[str, Any] = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
+    mark = _fingerprint(number, recipe, examples)
+    done = _resume(saved, mark, parts)
+    last, kept = (stage.stop_after or stage.epochs) * len(loader), time.monotonic()
+    with shown(f"stage {number + 1} of {len(recipe.stage)}", last, done) as advance:
+        while done < last:
+            epoch, skipped = divmod(done, len(loader))
+            for tokens, target in islice(loader.epoch(epoch), skipped, None):
+                torch.manual_seed((recipe.seed * 100 + number) * 1_000_003 + done)
+                model.train()
+                ids, mask, types = tensors(tokens)
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    _, logits = model(ids, mask, types, torch.zeros(len(ids), len(EKMAN)))
+                loss = torch.nn.functional.cross_entropy(
+                    logits.float(), torch.from_numpy(target), label_smoothing=recipe.label_smoothing
+                )
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(trained, 1.0)
+                optimizer.step()
+                schedule.step()
+                done += 1
+                _blend(average, model, min(recipe.averaging, done / (done + 10)))
+                advance(done, f"loss {loss.item():.3f}")
+                if done == last or time.monotonic() - kept > SAVE_S:
+                    _save(saved, mark, done, parts)
+                    kept = time.monotonic()
+            report(average, wordpiece, corpus, f"stage {number + 1}, epoch {epoch + 1}")
     return average
+
+
+def _fingerprint(number: int, recipe: Recipe, examples: list[Example]) -> str:
+    digest = hashlib.sha256(repr((VERSION, number, recipe)).encode())
+    for example in examples:
+        digest.update(repr((example.text, [example.history(context) for context in CONTEXTS])).encode())
+        digest.update(example.target.tobytes())
+    return digest.hexdigest()
+
+
+def _save(path: Path, fingerprint: str, done: int, parts: dict[str, Any]) -> None:
+    states = {name: part.state_dict() for name, part in parts.items()}
+    with whole(path) as file:
+        torch.save({"fingerprint": fingerprint, "step": done, **states}, file)
+
+
+def _resume(path: Path, fingerprint: str, parts: dict[str, Any]) -> int:
+    """Steps that are done; 0 without a checkpoint of the same recipe and data."""
+    if not path.is_file():
+        return 0
+    state = torch.load(path, weights_only=True)
+    if state.get("fingerprint") != fingerprint:
+        log.info("%s belongs to another recipe or other data; training starts anew", path)
+        return 0
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return int(state["step"])
 
 
 @torch.no_grad()
@@ -245,31 +266,43 @@ def calibrated(bundle: Bundle, lines: list[Line], recipe: Recipe) -> Bundle:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--meld", type=Path, required=True, help="MELD's folder or parquet file")
-    parser.add_argument("--goemotions", type=Path, required=True, help="GoEmotions' folder or parquet file")
-    parser.add_argument("--recipe", type=Path, default=RECIPES / "text.toml")
+    parser = command.parser("fit_text", __doc__)
     parser.add_argument(
-        "--out", type=Path, required=True, help="checkpoints and, in text/, the finished bundle"
+        "--meld", type=Path, required=True, metavar="PATH", help="MELD's folder or parquet file"
     )
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    log.setLevel(logging.INFO)  # ours only: exporter and quantizer tell their every step
-    torch.set_num_threads(arguments.threads)
-    try:
-        recipe = read_recipe(arguments.recipe)
-        corpus = read_corpus(arguments.meld, arguments.goemotions)
+    parser.add_argument(
+        "--goemotions", type=Path, required=True, metavar="PATH", help="GoEmotions' folder or parquet file"
+    )
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        default=RECIPES / "text.toml",
+        metavar="FILE",
+        help="stages, sizes, rates (default: train/recipes/text.toml)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="checkpoints and, in text/, the finished bundle",
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (default: 1)")
+    asked = parser.parse_args()
+
+    def work() -> str:
+        torch.set_num_threads(asked.threads)
+        recipe = read_recipe(asked.recipe)
+        corpus = read_corpus(asked.meld, asked.goemotions)
         minilm, tokenizer = fetch("minilm-fp32") / "model.safetensors", fetch("minilm-tokenizer")
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        model = fit(recipe, corpus, WordPiece(tokenizer), minilm, arguments.out)
-        text = arguments.recipe.read_text("utf-8")
-        bundle = write(model, tokenizer, arguments.out / "text", version=recipe.version, recipe=text)
-        log.info("wrote %s", calibrated(bundle, read_meld(arguments.meld), recipe).folder)
-    except EcmfError as error:
-        print(error)
-        return error.exit_code
-    return 0
+        asked.out.mkdir(parents=True, exist_ok=True)
+        model = fit(recipe, corpus, WordPiece(tokenizer), minilm, asked.out)
+        text = asked.recipe.read_text("utf-8")
+        bundle = write(model, tokenizer, asked.out / "text", version=recipe.version, recipe=text)
+        ready = calibrated(bundle, read_meld(asked.meld), recipe)
+        return f"{ready.id} is in {ready.folder}"
+
+    return command.carried_out(work)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ them out. Calibrated on training pictures only, judged on FER+ valid or on muxsp
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -27,9 +26,9 @@ from ecmf.bundle import SHIPPED, Bundle, load_bundle, write_bundle
 from ecmf.engines.base import Arrays
 from ecmf.engines.cache import cache_dir
 from ecmf.engines.graph import INT8
-from ecmf.errors import EcmfError, EngineError, UsageError, need
+from ecmf.errors import EngineError, UsageError, need
 from ecmf.weights import imported
-from train import face_crops
+from train import command, face_crops
 from train.datasets import ferplus, muxspace
 
 SAMPLES = 300
@@ -218,33 +217,36 @@ TASKS = {"face": face_task, "scene": scene_task}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.quantize",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--bundle", required=True, choices=list(TASKS))
+    parser = command.parser("quantize", __doc__)
+    parser.add_argument("--bundle", required=True, choices=list(TASKS), help="which graph gets a twin")
     parser.add_argument(
-        "--folder", type=Path, help="the bundle's folder, if it is not the one ecmf-live uses"
+        "--folder", type=Path, metavar="DIR", help="the bundle's, if it is not the one ecmf-live uses"
     )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--samples", type=int, default=SAMPLES, help=f"for calibration ({SAMPLES})")
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--cache", type=Path, help="folder that keeps cut-out faces")
-    options = parser.parse_args()
-    try:
-        if options.samples < 1:
-            raise UsageError(f"--samples is {options.samples}; at least one is needed")
-        folder = options.folder or (SHIPPED / options.bundle if options.bundle == "face" else None)
-        bundle = load_bundle(folder) if folder else imported(options.bundle)
-        cache = options.cache or cache_dir() / "features"
-        task = TASKS[options.bundle](bundle, options.data, cache, options.samples, options.seed)
-        made, measured = quantize(bundle, task, seed=options.seed)
-    except EcmfError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    print(json.dumps({"bundle": made.id, "folder": str(made.folder), **measured}))
-    return 0
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="with face/ferplus and face/muxspace"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=SAMPLES,
+        metavar="N",
+        help="pictures to calibrate on (default: %(default)s)",
+    )
+    command.add(parser, "--seed", "--cache")
+    parser.set_defaults(seed=SEED)
+    asked = parser.parse_args()
+
+    def work() -> str:
+        if asked.samples < 1:
+            raise UsageError(f"--samples is {asked.samples}; at least one is needed")
+        folder = asked.folder or (SHIPPED / asked.bundle if asked.bundle == "face" else None)
+        bundle = load_bundle(folder) if folder else imported(asked.bundle)
+        cache = asked.cache or cache_dir() / "features"
+        task = TASKS[asked.bundle](bundle, asked.data, cache, asked.samples, asked.seed)
+        made, measured = quantize(bundle, task, seed=asked.seed)
+        return json.dumps({"bundle": made.id, "folder": str(made.folder), **measured})
+
+    return command.carried_out(work)
 
 
 if __name__ == "__main__":

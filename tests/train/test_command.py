@@ -12,6 +12,8 @@ from ecmf.errors import DataError
 from train import command
 
 COMMANDS = ("fit", "features", "export", "refine", "pseudo")
+"""Those whose parser can be had; what the others say is seen by their help alone."""
+ALONE = ("fit_text", "evaluate_text", "quantize")
 
 
 def test_results_are_json_even_where_there_is_no_number() -> None:
@@ -57,6 +59,16 @@ def test_every_help_says_how_it_is_called_and_what_each_option_does(
     made = module.parser()
     for action in made._actions:
         assert action.help, f"{name} {action.option_strings} has no help"
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_the_help_of_a_command_of_its_own_has_an_example(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"train.{name}").main()
+    assert f"python -m train.{name} --" in capsys.readouterr().out.partition("\n\n")[2]
 
 
 def test_an_option_means_the_same_everywhere() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,37 +59,44 @@ def test_the_encoder_equals_the_published_one(
 
 
 @pytest.mark.slow
-def test_a_stopped_run_ends_where_an_unstopped_one_does(tmp_path: Path) -> None:
+def test_a_stopped_run_ends_where_an_unstopped_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle of its second epoch; and a checkpoint of another recipe is not gone on from."""
+    from train import fit_text
     from train.bert import TextModel
     from train.fit_text import Corpus, Recipe, Stage, run_stage
 
+    monkeypatch.setattr(fit_text, "SAVE_S", 0.0)
     torch.manual_seed(0)
     start = TextModel(len(EKMAN))
     recipe = Recipe("text", "0", 1, 0.1, 0.05, 0.01, (Stage(("meld",), 2, 8, 1e-4),))
     data = Corpus({"train": corpus(), "dev": corpus()[:7]}, {"train": []})
     wordpiece = WordPiece(TOKENIZER)
 
-    def run(folder: str, stop: bool) -> TextModel:
-        out = tmp_path / folder
-        out.mkdir(exist_ok=True)
-        if stop:
-            with pytest.MonkeyPatch.context() as patch:
-                real = torch.save
+    def run(folder: str, stop_after: int | None = None, recipe: Recipe = recipe) -> dict[str, Any]:
+        out, save, count = tmp_path / folder, fit_text._save, 0
 
-                def save_and_die(*arguments: object) -> None:
-                    real(*arguments)
-                    Path(str(arguments[1])).replace(out / "stage-0.pt")
-                    raise KeyboardInterrupt
+        def save_and_stop(*arguments: object) -> None:
+            nonlocal count
+            save(*arguments)  # type: ignore[arg-type]
+            count += 1
+            if count == stop_after:
+                raise KeyboardInterrupt
 
-                patch.setattr(torch, "save", save_and_die)
-                with pytest.raises(KeyboardInterrupt):
-                    run_stage(0, copy.deepcopy(start), recipe, data, wordpiece, out)
-        return run_stage(0, copy.deepcopy(start), recipe, data, wordpiece, out)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fit_text, "_save", save_and_stop)
+            return run_stage(0, copy.deepcopy(start), recipe, data, wordpiece, out).state_dict()
 
-    whole, resumed = run("whole", False).state_dict(), run("resumed", True).state_dict()
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("resumed", stop_after=4)
+    resumed = run("resumed")
     assert not torch.equal(whole["head.weight"], start.state_dict()["head.weight"])
     for name, value in whole.items():
         torch.testing.assert_close(value, resumed[name], msg=name)
+    other = run("whole", recipe=replace(recipe, label_smoothing=0.2))
+    assert not torch.equal(other["head.weight"], whole["head.weight"])
 
 
 def test_temperature_and_scores_are_recovered() -> None:
