@@ -131,7 +131,7 @@ class Pipeline:
             self._add("camera", capture, capture.close, expected=lambda: False)
             face = Look(models.face, exchange, clock, slots[0], face_s, self._job.on_frame)
             self._add("face", face, waits=face.waits)
-            scene = Look(models.scene, exchange, clock, slots[1], scene_s)
+            scene = Look(models.scene, exchange, clock, slots[1], scene_s, after=face)
             self._add("scene", scene, waits=scene.waits)
         if audio is not None:
             ring = AudioRing(RING_S)

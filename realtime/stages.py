@@ -23,6 +23,9 @@ class Looking(Protocol):
     period_s: float
     """Capture time between two frames that are looked at; 0: every frame."""
 
+    def due(self, frame: Frame) -> bool:
+        """Whether it is its turn, and ``see`` would look at it."""
+
     def see(self, frame: Frame, wait_ms: float) -> Report | None:
         """Report on a frame that waited ``wait_ms`` since its capture; None when it is not its turn."""
 
@@ -35,7 +38,11 @@ class Turns:
 
     def due(self, end_ns: int, period_s: float) -> bool:
         """Whether the frame captured at ``end_ns`` is to be looked at; a time that jumped back begins anew."""
-        if self._last_ns is not None and 0 <= end_ns - self._last_ns < period_s * 1e9:
+        return self._last_ns is None or not 0 <= end_ns - self._last_ns < period_s * 1e9
+
+    def take(self, end_ns: int, period_s: float) -> bool:
+        """The same, and the turn is taken."""
+        if not self.due(end_ns, period_s):
             return False
         self._last_ns = end_ns
         return True
@@ -50,8 +57,11 @@ class FaceStage:
         self.engines = {"face": use_of(branch.engine)}
         self._turns = Turns()
 
+    def due(self, frame: Frame) -> bool:
+        return self._turns.due(frame.end_ns, self.period_s)
+
     def see(self, frame: Frame, wait_ms: float) -> Report | None:
-        if not self._turns.due(frame.end_ns, self.period_s):
+        if not self._turns.take(frame.end_ns, self.period_s):
             return None
         began = time.perf_counter()
         cues = tuple(self.branch.process(frame.image, frame.start_ns, frame.end_ns))
@@ -69,8 +79,11 @@ class SceneStage:
         self.engines = {"scene": use_of(branch.engine)}
         self._turns = Turns()
 
+    def due(self, frame: Frame) -> bool:
+        return self._turns.due(frame.end_ns, self.period_s)
+
     def see(self, frame: Frame, wait_ms: float) -> Report | None:
-        if not self._turns.due(frame.end_ns, self.period_s):
+        if not self._turns.take(frame.end_ns, self.period_s):
             return None
         cue = self.branch.process(frame.image, frame.start_ns, frame.end_ns)
         return _report("scene", (cue,), frame, {"wait": wait_ms, **cue.stage_ms})

@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
+import pytest
 
 from ecmf.transcript import Word
+from realtime import posts
 from realtime.clock import FakeClock
 from realtime.estimator import Report
 from realtime.exchange import Exchange
 from realtime.hearing import Said
 from realtime.message import EngineUse
 from realtime.post_words import Read, Words
-from realtime.posts import Capture
+from realtime.posts import Capture, Look
 from realtime.reading import Reading
 from realtime.sources.base import Frame, VideoSource
+from realtime.stages import Looking
 from realtime.window import LatestFrame
 from realtime.workers import Worker
 
@@ -107,3 +110,63 @@ def test_what_the_language_model_has_no_time_for_is_called_that() -> None:
     assert worker.drops == {"unenriched utterances": 2}
     last = ended.get_nowait()
     assert last is not None and last.utterance == 2
+
+
+class Eye:
+    """A stage that says when it looks, and goes on when it may."""
+
+    def __init__(self) -> None:
+        self.engines: dict[str, EngineUse] = {}
+        self.period_s = 0.0
+        self.looks, self.may = threading.Event(), threading.Event()
+
+    def due(self, frame: Frame) -> bool:
+        return True
+
+    def see(self, frame: Frame, wait_ms: float) -> Report | None:
+        self.looks.set()
+        assert self.may.wait(30)
+        return None
+
+
+def two_who_look() -> tuple[Eye, Eye, list[LatestFrame[Frame]], list[Worker]]:
+    """The second of them waits for the first."""
+    eyes, slots, clock = (Eye(), Eye()), [LatestFrame[Frame](), LatestFrame[Frame]()], FakeClock()
+    first = Look(lambda: cast(Looking, eyes[0]), Exchange(), clock, slots[0], lambda: 0.0)
+    second = Look(lambda: cast(Looking, eyes[1]), Exchange(), clock, slots[1], lambda: 0.0, after=first)
+    workers = [Worker(name, body, clock=clock) for name, body in (("face", first), ("scene", second))]
+    for worker in workers:
+        worker.start()
+    return *eyes, slots, workers
+
+
+def shown(slots: list[LatestFrame[Frame]]) -> None:
+    for slot in slots:
+        slot.put(Frame(np.zeros((2, 2, 3), np.uint8), 1, 2, "read", None, 0))
+
+
+def ended(slots: list[LatestFrame[Frame]], workers: list[Worker]) -> bool:
+    for slot in slots:
+        slot.close()
+    return all(worker.join(30) for worker in workers)
+
+
+def test_the_scene_is_looked_at_after_the_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posts, "AFTER_S", 30.0)
+    face, scene, slots, workers = two_who_look()
+    scene.may.set()
+    shown(slots)
+    assert face.looks.wait(30) and not scene.looks.wait(0.05)
+    face.may.set()
+    assert scene.looks.wait(30)
+    assert ended(slots, workers)
+
+
+def test_the_scene_does_not_wait_for_a_face_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posts, "AFTER_S", 0.001)
+    face, scene, slots, workers = two_who_look()
+    scene.may.set()
+    shown(slots)
+    assert scene.looks.wait(30) and not face.may.is_set()
+    face.may.set()
+    assert ended(slots, workers)
