@@ -32,7 +32,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from ecmf.bundle import Bundle
+from ecmf.bundle import SHIPPED, Bundle
 from ecmf.engines.cache import cache_dir
 from ecmf.errors import DataError, MissingExtra, UsageError
 from train import command, distributed, export, run, workers
@@ -231,7 +231,10 @@ def told(bundle: Bundle, data: Path | None) -> str:
             "a head for a camera is trained on clips, with --data"
         )
     if "log_probs" not in reads:
-        return f"{bundle.id} is in {bundle.folder}"
+        return (
+            f"{bundle.id} is in {bundle.folder}; a branch, not a head: ecmf-live runs it in place of "
+            f"{SHIPPED / bundle.manifest.name}, once a head was fitted to it (train.fit --recipe default)"
+        )
     where = shlex.quote(str(bundle.folder))
     lines = [f"{bundle.id} is in {bundle.folder}; next:", f"  ecmf-live --model {where}"]
     if data is not None and (data / folder.TABLE).is_file():
