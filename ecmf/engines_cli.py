@@ -81,8 +81,8 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def run_prune(options: argparse.Namespace) -> int:
-    """Delete engines that nothing here loads any more: of another version or device, or of
-    a model that was replaced; or all of them."""
+    """Delete engines that nothing here loads any more: of another version or device, built in
+    an older way, or of a model that was replaced; or all of them."""
     versions = {name: backend.identity() for name, backend in BACKENDS.items() if backend.probe()[0]}
     current = {bundle.manifest.name: bundle.sha256 for bundle in bundles([], offline=True)}
     removed, freed = [], 0
@@ -90,7 +90,9 @@ def run_prune(options: argparse.Namespace) -> int:
         name = record.bundle.partition("+")[0].rpartition("-")[0]
         replaced = current.get(name, record.model_sha256) != record.model_sha256
         elsewhere = record.target is None and record.identity != versions.get(record.backend)
-        if options.all or replaced or elsewhere:
+        known = BACKENDS.get(record.backend)
+        older = known is None or record.revision != known.revision
+        if options.all or replaced or elsewhere or older:
             freed += sum(path.stat().st_size for path in folder.glob("*"))
             removed.append(folder.name)
             shutil.rmtree(folder, ignore_errors=True)

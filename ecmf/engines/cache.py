@@ -52,6 +52,8 @@ class Record:
     """ecmf.engines.parity.ParityReport; None: not proven."""
     unproven: str | None = None
     """Why there is no parity report."""
+    revision: int = 0
+    """Of the backend's way of building; 0: from before these were counted."""
 
 
 def key(bundle: Bundle, backend: Backend, spec: EngineSpec) -> str:
@@ -182,6 +184,7 @@ def _build(folder: Path, backend: Backend, bundle: Bundle, spec: EngineSpec) -> 
             target=spec.target,
             parity=parity,
             unproven=unproven,
+            revision=backend.revision,
         )
         _write(temporary, record)
         shutil.rmtree(folder, ignore_errors=True)

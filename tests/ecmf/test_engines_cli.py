@@ -130,6 +130,20 @@ def test_prune_clears_what_nothing_here_can_load(
     assert run(capsys, "list") == []
 
 
+def test_prune_clears_what_was_built_in_an_older_way(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(capsys, *build(bundle, "--backend", "onnxruntime"))
+    assert run(capsys, "prune")["removed"] == []
+    kind = type(BACKENDS["onnxruntime"])
+    monkeypatch.setattr(kind, "revision", BACKENDS["onnxruntime"].revision + 1)
+    run(capsys, *build(bundle, "--backend", "onnxruntime"))
+    assert len(list(cache.records())) == 2
+    assert len(run(capsys, "prune")["removed"]) == 1
+    (record,) = (record for _, record in cache.records())
+    assert record.revision == BACKENDS["onnxruntime"].revision
+
+
 def test_a_build_waits_for_the_one_that_is_under_way(bundle: Bundle, home: Path) -> None:
     folder = home / "engines" / cache.key(bundle, BACKENDS["onnxruntime"], EngineSpec())
     with locked(folder.with_name(f".{folder.name}.lock")):
