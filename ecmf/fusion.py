@@ -3,11 +3,16 @@
 Each cue becomes a token. Self-attention over the tokens, with a residual from the projected originals, decides how far
 each cue is believed to speak of the person's emotion at all; under that belief the branches' calibrated opinions are
 multiplied (a mixture over the hypotheses "cue m speaks" and "cue m is off"), so that agreeing cues strengthen each
-other fully and one that clearly contradicts the others falls silent. The readable weights say what each cue moved.
+other fully and one that clearly contradicts the others falls silent. A cue is doubted as far as others tell something
+else: one that is alone leaves exactly what its branch says. The readable weights say what each cue moved.
+
+Live it runs for one sample at a time, where the number of operators costs more than the arithmetic: so tensors keep
+four cues in their second dimension throughout, and products over cues are sums of logarithms by one small matrix.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -25,51 +30,65 @@ SUBSETS = tuple(product((0, 1), repeat=len(NAMING)))
 """Which of face, voice and text are there: the corners between which the temperature is interpolated."""
 SILENT = 0.02
 """What a cue that moves nothing counts among the weights, in nats: keeps them defined when no cue says anything."""
-OFF = 0.02
-"""How likely an untrained head holds a cue to be off."""
+OFF = 0.01
+"""How likely an untrained head holds a cue to be off, where another is there to tell."""
+FADED = math.log(1.5)
+"""Logarithm of the temperature towards which an estimate goes as everything that it rests on fades."""
+NOTHING = 1e-9
+"""Quality and visibility below this count as none, so that their logarithms are finite."""
 
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """Size and switches of the head; the switches exist for the ablation."""
+    """Size and switches of the head; attention and residual are switched off for the ablation alone."""
 
     width: int = 48
     heads: int = 4
     dropout: float = 0.3
     attention: bool = True
     residual: bool = True
+    read: bool = True
+    """Also read the label from the tokens. Off: the branches' opinions alone name it, and attention judges them."""
 
 
 class EcmfHead(nn.Module):
     """Four cue tokens in, label logits and modality weights out."""
 
     experts: Tensor
+    logs: Tensor
+    others: Tensor
 
     def __init__(self, dims: Mapping[str, int], labels: int, options: HeadOptions | None = None) -> None:
         """``dims``: embedding size per modality, in the order of MODALITIES."""
         super().__init__()
         self.options = options = options or HeadOptions()
         width, cues = options.width, len(MODALITIES)
-        self.project = nn.ModuleList(nn.Linear(dims[m] + labels, width) for m in MODALITIES)
-        self.norm_in = nn.ModuleList(nn.LayerNorm(width) for _ in MODALITIES)
+        self.project = nn.ModuleList(nn.Linear(dims[m], width) for m in MODALITIES)
+        self.opine = nn.Parameter(torch.empty(cues, labels, width))
         self.kind = nn.Parameter(torch.randn(cues, width) * 0.02)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.mix = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.mix = nn.Linear(width, width, bias=False)
         self.norm_mixed = nn.LayerNorm(width)
-        self.weigh = nn.Linear(width, 1)
-        self.read = nn.Linear(width, labels)
+        self.weigh = nn.Linear(width, 1, bias=False)
+        self.read = nn.Linear(width, labels) if options.read else None
         self.dropout = nn.Dropout(options.dropout)
-        self.trust = nn.Parameter(torch.full((cues,), 0.5413))  # softplus -> 1
+        self.trust = nn.Parameter(torch.full((cues, 1), 0.5413))  # softplus -> 1
         self.prior = nn.Parameter(torch.zeros(cues, labels))
         self.bias = nn.Parameter(torch.zeros(labels))
-        self.doubt = nn.Parameter(torch.logit(torch.full((cues,), OFF)))
+        self.doubt = nn.Parameter(torch.logit(torch.full((cues, 1), OFF)))
         self.against = nn.Parameter(torch.zeros(cues, cues))
         self.idle = nn.Parameter(torch.zeros(labels))
-        self.temperature = nn.Parameter(torch.zeros(1 + len(SUBSETS)), requires_grad=False)
-        self.register_buffer("experts", EXPERTS.clone())
+        start = torch.zeros(1 + len(SUBSETS))
+        start[1 + SUBSETS.index((0,) * len(NAMING))] = FADED
+        self.temperature = nn.Parameter(start, requires_grad=False)
+        self.register_buffer("experts", EXPERTS.clone().unsqueeze(-1), persistent=False)
+        self.register_buffer("logs", _factors(), persistent=False)
+        self.register_buffer("others", EXPERTS * (1 - torch.eye(cues)), persistent=False)
+        nn.init.uniform_(self.opine, -(1 / width**0.5), 1 / width**0.5)
         for layer in (self.weigh, self.read):  # start as the mixture of the experts
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer is not None:
+                for parameter in layer.parameters():
+                    nn.init.zeros_(parameter)
         for projection, names in zip(self.project, EXPERTS.tolist(), strict=True):
             if not names and isinstance(projection, nn.Linear):
                 nn.init.zeros_(projection.weight)  # context says nothing until it is learned what it says
@@ -89,7 +108,7 @@ class EcmfHead(nn.Module):
             self.bias.copy_(torch.log(prior))
             self.idle.copy_(torch.log(prior if idle is None else idle))
             if off is not None:
-                self.against.copy_((torch.logit(off.clamp(min=OFF)) - self.doubt[:, None]) * (off > 0))
+                self.against.copy_((torch.logit(off.clamp(min=OFF)) - self.doubt) * (off > 0))
 
     def forward(
         self, face: Tensor, scene: Tensor, voice: Tensor, text: Tensor, log_probs: Tensor, quality: Tensor
@@ -98,79 +117,93 @@ class EcmfHead(nn.Module):
 
         face, scene, voice, text: float32[B, d of the modality], any finite value where absent.
         log_probs: float32[B, 4, L], the branches' calibrated log-probabilities (zeros where there are none).
-        quality: float32[B, 4] in [0, 1]; 0 masks the token. Every output is continuous in it, down to 0.
+        quality: float32[B, 4] in [0, 1]; 0 masks the token. Every output is continuous in it, down to 0 of all but one.
         Returns logits float32[B, L] and weights float32[B, 4] that sum to 1 over the present tokens.
         """
-        present = (quality > 0).to(quality.dtype)
-        seen = visible(quality)
-        bias = torch.log(quality.clamp(min=1e-9)) * present - 1e4 * (1 - present)
-        log_probs = log_probs * (present * self.experts).unsqueeze(-1)
-        tokens = self._tokens((face, scene, voice, text), log_probs, present, bias)
-        score = self.weigh(tokens).squeeze(-1)
+        tokens = self._tokens((face, scene, voice, text), log_probs, quality)
+        score = self.weigh(tokens)
+        quality = quality.unsqueeze(-1)
+        unseen = missed(quality)
+        seen = 1 - unseen
 
-        speaks = torch.sigmoid(score - self.doubt - seen @ self.against.t())
-        target = torch.log_softmax(self.bias, dim=-1)
-        opinion = functional.softplus(self.trust).view(1, -1, 1) * log_probs + self.prior
-        unknown = torch.logsumexp(opinion + target, dim=-1, keepdim=True)
-        ratio = torch.exp(opinion - unknown)  # likelihood of each label, over that of not knowing
-        idle = torch.logsumexp(opinion + torch.log_softmax(self.idle, dim=-1), dim=-1, keepdim=True) - unknown
         on = seen * self.experts
-        off = (on * (1 - speaks)).unsqueeze(-1) * torch.exp(idle)
-        said = (on * speaks).unsqueeze(-1) * ratio
-        heard = 1 - on.unsqueeze(-1) + off + said
-        fused = target + torch.log(heard).sum(1)
+        on = on / on.amax(dim=1, keepdim=True).clamp(
+            min=NOTHING
+        )  # what all fade to is not the prior: see FADED
+        target = torch.softmax(self.bias, dim=-1)
+        likelihood = torch.exp(functional.softplus(self.trust) * log_probs + self.prior)
+        known = likelihood @ torch.stack([target, torch.softmax(self.idle, dim=-1)], dim=-1)
+        unknown, idle = known.split(1, dim=-1)
+        share = on / unknown  # of a likelihood over that of not knowing
+        tells = (likelihood - unknown).abs() @ target.unsqueeze(-1) * share / 2
+        off = torch.sigmoid(self.doubt + self.against @ seen - score) * (self.others @ tells).clamp(max=1)
+        silent = share * off
+        said = (share - silent) * likelihood
+        heard = said + (silent * idle + (1 - on))
+        telling = torch.log(heard)
+        fused = torch.log(target) + telling.sum(1)
 
-        stands = (torch.softmax(fused, dim=-1).unsqueeze(1) * said / heard).sum(-1)
-        alone = torch.log_softmax(target + torch.log(heard), dim=-1)
-        moved = (alone.exp() * (alone - target)).sum(-1)
-        weights = torch.softmax(score + bias + torch.log(SILENT + stands * moved), dim=-1)
-        logits = fused + self.read(self.dropout((weights.unsqueeze(-1) * tokens).sum(1)))
-        scale = self.corners(quality) @ self.temperature
-        return logits * torch.exp(-scale).unsqueeze(-1), weights * present
+        stands = (said / heard) @ torch.softmax(fused, dim=-1).unsqueeze(-1)
+        total = heard @ target.unsqueeze(-1)
+        moved = (heard * telling) @ target.unsqueeze(-1) / total - torch.log(total)
+        weights = quality * torch.exp(score) * (SILENT + stands * moved)
+        weights = weights / weights.sum(1, keepdim=True)
+        if self.read is not None:
+            fused = fused + self.read(self.dropout((weights * tokens).sum(1)))
+        sharpness = -(self.temperature[1:] + self.temperature[0])
+        return fused * torch.exp(sharpness @ self._corners(seen, unseen)), weights.squeeze(-1)
 
-    def _tokens(self, cues: tuple[Tensor, ...], log_probs: Tensor, present: Tensor, bias: Tensor) -> Tensor:
-        """float32[B, 4, width]: each cue and its opinion, in the light of the others."""
-        originals = torch.stack(
-            [
-                norm(project(torch.cat([self.dropout(cue), log_probs[:, index]], dim=-1)))
-                for index, (cue, project, norm) in enumerate(
-                    zip(cues, self.project, self.norm_in, strict=True)
-                )
-            ],
-            dim=1,
-        )
-        tokens = (self.dropout(originals) + self.kind) * present.unsqueeze(-1)
+    def _tokens(self, cues: tuple[Tensor, ...], log_probs: Tensor, quality: Tensor) -> Tensor:
+        """float32[B, 4, width]: each cue and its opinion, in the light of the others that are there."""
+        width = self.options.width
+        projected = [project(self.dropout(cue)) for cue, project in zip(cues, self.project, strict=True)]
+        opinion = (log_probs.unsqueeze(2) @ self.opine).squeeze(2)
+        originals = torch.cat(projected, dim=1).reshape(-1, len(cues), width) + opinion
+        tokens = self.dropout(functional.layer_norm(originals, (width,))) + self.kind
         if self.options.attention:
+            bias = torch.log(quality.clamp(min=NOTHING))  # an absent cue is attended to with a weight of 1e-9
             attended = attend(tokens, bias, self.qkv, self.mix, self.options.heads)
             tokens = tokens + attended if self.options.residual else attended
-        mixed: Tensor = self.norm_mixed(tokens) * present.unsqueeze(-1)
+        mixed: Tensor = self.norm_mixed(tokens)
         return mixed
 
     def corners(self, quality: Tensor) -> Tensor:
         """What each temperature counts, float32[B, 9]: one for all, and one for each subset of face, voice and text.
 
-        Between the subsets it goes by how far each cue is there, so that one that fades brings no jump.
+        quality: float32[B, 4]. Between the subsets it goes by how far each cue is there, so that one that fades brings
+        no jump.
         """
-        seen = visible(quality)[:, [MODALITIES.index(m) for m in NAMING]]
-        found = [torch.ones_like(seen[:, 0])]
-        for subset in SUBSETS:
-            shares = [seen[:, i] if there else 1 - seen[:, i] for i, there in enumerate(subset)]
-            found.append(shares[0] * shares[1] * shares[2])
-        return torch.stack(found, dim=-1)
+        unseen = missed(quality.unsqueeze(-1))
+        found = self._corners(1 - unseen, unseen).squeeze(-1)
+        return torch.cat([torch.ones_like(found[:, :1]), found], dim=-1)
+
+    def _corners(self, seen: Tensor, unseen: Tensor) -> Tensor:
+        """float32[B, 8, 1]: how far just each of SUBSETS is seen."""
+        return torch.exp(self.logs @ torch.log(torch.cat([seen, unseen], dim=1).clamp(min=NOTHING)))
 
 
-def visible(quality: Tensor) -> Tensor:
-    """How far a cue of this quality is heard, 0 to 1: 0.94 at a quality of 0.5, 0.59 at 0.2, none at 0."""
-    return 1 - (1 - quality) ** 4
+def _factors() -> Tensor:
+    """float32[8, 8]: which of seen, and of unseen, to multiply for each of SUBSETS."""
+    cues = len(MODALITIES)
+    rows = torch.zeros(len(SUBSETS), 2 * cues)
+    for row, subset in enumerate(SUBSETS):
+        for modality, there in zip(NAMING, subset, strict=True):
+            rows[row, MODALITIES.index(modality) + (0 if there else cues)] = 1
+    return rows
+
+
+def missed(quality: Tensor) -> Tensor:
+    """How far a cue of this quality is not heard, 1 to 0: 0.06 at a quality of 0.5, 0.41 at 0.2, 1 at 0."""
+    half = (1 - quality) * (1 - quality)
+    return half * half
 
 
 def attend(tokens: Tensor, bias: Tensor, qkv: nn.Linear, mix: nn.Linear, heads: int) -> Tensor:
     """Multi-head self-attention, float[B, n, width] -> the same; ``bias`` float[B, n] is added per key."""
-    batch, count, width = tokens.shape
-    query, key, value = (
-        qkv(tokens).view(batch, count, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
-    )
-    scores = query @ key.transpose(-1, -2) * (width // heads) ** -0.5 + bias[:, None, None, :]
-    mixed = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).reshape(batch, count, width)
+    count, width = tokens.shape[1:]
+    parts = qkv(tokens).reshape(-1, count, 3 * heads, width // heads).transpose(1, 2)
+    query, key, value = parts.split(heads, dim=1)
+    scores = (query * (width // heads) ** -0.5) @ key.transpose(-1, -2) + bias[:, None, None]
+    mixed = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).reshape(-1, count, width)
     found: Tensor = mix(mixed)
     return found

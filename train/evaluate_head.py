@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from ecmf.cue import MODALITIES, Modality
 from ecmf.fusion import EXPERTS
 from ecmf.head import FLOOR
 from train.fit_head import own_priors, subsets, tensors
 from train.pairing import TRUST, TURNED, Batch, PairingOptions, Pool, conflicting_labels, draw
+from train.scores import detailed, scores
+from train.scores import intervals as intervals
 
-DRAWS = 4000
+DRAWS = 12_000
 """Synthetic pairs per subset."""
-CONFLICTS = (0.3, 1.0)
+CONFLICTS = (0.12, 0.3, 1.0)
 """Shares of conflicting pairs that a head is measured with, beside the one it was trained with."""
 BINS = 15
 """Of the expected calibration error."""
@@ -49,56 +50,6 @@ def product_of_experts(
     score -= score.max(axis=1, keepdims=True)
     probs = np.exp(score)
     return probs / probs.sum(axis=1, keepdims=True)
-
-
-def scores(probs: NDArray[np.float64], target: NDArray[np.int64]) -> dict[str, float]:
-    """Weighted F1, UAR, accuracy and expected calibration error of probabilities float64[n, labels]."""
-    guess = probs.argmax(axis=1)
-    return {
-        "n": len(target),
-        "weighted_f1": round(float(f1_score(target, guess, average="weighted")), 4),
-        "uar": round(float(recall_score(target, guess, average="macro", zero_division=0)), 4),
-        "accuracy": round(float(accuracy_score(target, guess)), 4),
-        "ece": round(expected_calibration_error(probs, target), 4),
-    }
-
-
-def intervals(confusion: NDArray[np.int64], draws: int = 1000) -> dict[str, list[float]]:
-    """95 % bootstrap intervals of weighted F1, UAR and accuracy over redrawn samples, seed 0.
-
-    confusion: int64[labels, labels], rows are the truth. The samples count as independent: several of one person make
-    the true intervals wider.
-    """
-    count = int(confusion.sum())
-    drawn = np.random.default_rng(0).multinomial(count, confusion.ravel() / count, draws)
-    tables = drawn.reshape(draws, *confusion.shape).astype(np.float64)
-    right, true, said = np.einsum("nii->ni", tables), tables.sum(axis=2), tables.sum(axis=1)
-    recall = np.divide(right, true, out=np.zeros_like(right), where=true > 0)
-    f1 = 2 * right / np.maximum(true + said, 1)
-    found = {
-        "weighted_f1_95": (f1 * true).sum(axis=1) / count,
-        "uar_95": recall.sum(axis=1) / (true > 0).sum(axis=1),
-        "accuracy_95": right.sum(axis=1) / count,
-    }
-    return {
-        name: [round(float(edge), 4) for edge in np.quantile(values, (0.025, 0.975))]
-        for name, values in found.items()
-    }
-
-
-def expected_calibration_error(
-    probs: NDArray[np.float64], target: NDArray[np.int64], bins: int = BINS
-) -> float:
-    """Mean gap between confidence and accuracy over ``bins`` equal bins of confidence, weighted by their size
-    (Naeini et al. 2015)."""
-    confidence, right = probs.max(axis=1), probs.argmax(axis=1) == target
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        abs(confidence[which == b].mean() - right[which == b].mean()) * (which == b).mean()
-        for b in range(bins)
-        if (which == b).any()
-    ]
-    return float(sum(gaps))
 
 
 def attainable(
@@ -150,7 +101,7 @@ def evaluate(
         batch = draw(test, len(labels), DRAWS, rng, clean, prior=prior, subset=subset)
         probs, weights = predict(head, batch)
         row: dict[str, Any] = {
-            "ecmf": scores(probs, batch.target),
+            "ecmf": detailed(probs, batch.target, labels, batch.people),
             "product": scores(product_of_experts(batch, prior, own), batch.target),
             "best_member": _best_member(head, batch, subset),
             "weights": {
@@ -165,7 +116,7 @@ def evaluate(
         rng = np.random.default_rng((seed, 999, number))
         batch = draw(test, len(labels), DRAWS, rng, stated, prior=prior, subset=everything)
         conflicts[f"{share:.0%}"] = {
-            "ecmf": scores(predict(head, batch)[0], batch.target),
+            "ecmf": detailed(predict(head, batch)[0], batch.target, labels, batch.people),
             "product": scores(product_of_experts(batch, prior, own), batch.target),
             "attainable": scores(attainable(batch, prior, own, stated), batch.target),
             **{m: scores(predict(head, _only(batch, m))[0], batch.target) for m in TRUST},
@@ -186,13 +137,13 @@ def _only(batch: Batch, modality: Modality) -> Batch:
 
 
 def paired(
-    head: torch.nn.Module, face: Pool, scene: Pool, sizes: Mapping[Modality, int], labels: int
+    head: torch.nn.Module, face: Pool, scene: Pool, sizes: Mapping[Modality, int], labels: Sequence[str]
 ) -> dict[str, Any]:
     """muxspace: each face alone, and with the frame it is in."""
     found = {}
     for name, shown in (("muxspace, face", False), ("muxspace, face+scene", True)):
-        batch = really_paired(face, scene, sizes, labels, shown=shown)
-        found[name] = scores(predict(head, batch)[0], batch.target)
+        batch = really_paired(face, scene, sizes, len(labels), shown=shown)
+        found[name] = detailed(predict(head, batch)[0], batch.target, labels, batch.people)
     return found
 
 
@@ -213,4 +164,33 @@ def really_paired(
     if shown:
         cues["scene"] = scene.embedding
         quality[:, MODALITIES.index("scene")] = scene.quality
-    return Batch(cues, log_probs, quality, face.labels)
+    people = np.full(quality.shape, -1)
+    people[:, MODALITIES.index("face")] = face.people  # the frame is the same person's
+    return Batch(cues, log_probs, quality, face.labels, people)
+
+
+def brief(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``evaluate`` and ``paired`` found without confusion matrices and single labels, as a manifest keeps it."""
+    return {
+        name: brief(value) if isinstance(value, Mapping) else value
+        for name, value in metrics.items()
+        if name not in ("per_class", "confusion")
+    }
+
+
+def apart(measured: Mapping[str, Any], published: Mapping[str, Any]) -> float:
+    """The largest difference between two measurements of the same; infinite where one has what the other lacks."""
+    if measured.keys() != published.keys():
+        return float("inf")
+    gaps = [0.0]
+    for name, value in measured.items():
+        other = published[name]
+        if isinstance(value, Mapping):
+            gaps.append(apart(value, other))
+        elif isinstance(value, int | float):
+            gaps.append(abs(value - other))
+        elif isinstance(value, list):
+            gaps.append(float(np.abs(np.subtract(value, other)).max()))
+        elif value != other:
+            return float("inf")
+    return max(gaps)

@@ -16,7 +16,7 @@ from ecmf.errors import DataError, UsageError
 from ecmf.fusion import HeadOptions
 from ecmf.labels import EKMAN
 from train.calibrate_head import calibrate_across
-from train.evaluate_head import evaluate, paired
+from train.evaluate_head import brief, evaluate, paired
 from train.fit_head import FitOptions, export_head, own_priors, shipped_branches, train_head
 from train.head_card import card
 from train.options import filled, read_toml
@@ -74,7 +74,7 @@ def main(
     calibrate_across(head, fit, EKMAN, prior, chosen.fit, checkpoint)
     metrics = evaluate(head, fit, test, EKMAN, prior, chosen.fit.pairing)
     sizes = {m: test[m].embedding.shape[1] for m in MODALITIES}
-    metrics |= paired(head, muxspace_face.test, test["scene"], sizes, len(EKMAN))
+    metrics = brief(metrics | paired(head, muxspace_face.test, test["scene"], sizes, EKMAN))
     sample = draw(test, len(EKMAN), 8, np.random.default_rng(1), chosen.fit.pairing, prior=prior)
     branches = shipped_branches()
     priors = {"webcam": prior, "corpus": corpus_prior(fit)}

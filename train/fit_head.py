@@ -19,12 +19,12 @@ from torch.nn import functional
 from ecmf import golden
 from ecmf.bundle import SHIPPED, Bundle, Manifest, Port, load_bundle, write_bundle
 from ecmf.cue import MODALITIES, Modality
-from ecmf.fusion import EcmfHead, HeadOptions
+from ecmf.fusion import FADED, NAMING, SUBSETS, EcmfHead, HeadOptions
 from train.descent import descend
 from train.pairing import TRUST, TURNED, Batch, PairingOptions, Pool, conflicting_labels, draw
 from train.traces import remove_traces
 
-VERSION = 2
+VERSION = 3
 """Raise it when the head changes, so that old checkpoints are not gone on from."""
 SHRINK = 0.05
 """Weight of a squared logarithm of a temperature, in nats: as if it were known to 0.2 from some hundred cues."""
@@ -68,7 +68,7 @@ def train_head(
     def sample(rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
         return tensors(draw(pools, len(labels), options.batch, rng, options.pairing, prior=prior))
 
-    descend(head, sample, options, checkpoint, _fingerprint(pools, prior, options), what=what)
+    descend(head, sample, options, checkpoint, fingerprint(pools, prior, options), what=what)
     return head
 
 
@@ -83,7 +83,11 @@ def own_priors(pools: Mapping[Modality, Pool], labels: int) -> dict[Modality, ND
 def start(
     head: EcmfHead, pools: Mapping[Modality, Pool], prior: NDArray[np.float64], pairing: PairingOptions
 ) -> None:
-    """Begin as the mixture of hypotheses that the pairs are drawn from."""
+    """Begin as the mixture of hypotheses that the pairs are drawn from.
+
+    Where opinions alone name the label, what they mean is settled: the branches are calibrated, and the prior is
+    stated. Training then only learns whom to believe, so that one cue alone leaves exactly what its branch says.
+    """
     own = np.ones((len(MODALITIES), len(prior)))
     for modality, share in own_priors(pools, len(prior)).items():
         own[MODALITIES.index(modality)] = share
@@ -94,6 +98,8 @@ def start(
     floor = np.maximum(prior, 1e-4)
     idle = conflicting_labels(floor, pairing)
     head.start_from(*(torch.from_numpy(each).float() for each in (own, floor, off, idle)))
+    for meaning in (head.prior, head.bias, head.trust):
+        meaning.requires_grad_(head.read is not None)
 
 
 def calibrate_on(head: EcmfHead, batch: Batch) -> None:
@@ -112,19 +118,27 @@ def fit_temperature(head: EcmfHead, logits: Tensor, quality: Tensor, target: Ten
     logits: float32[n, L] at temperature 1. What a subset alone would need is drawn towards what all need: few people
     stand behind it.
     """
-    corners = head.corners(quality)
-    scale = torch.zeros_like(head.temperature, requires_grad=True)
+    corners, start = head.corners(quality), untempered(head)
+    scale = start.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([scale], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
         loss = functional.cross_entropy(logits * torch.exp(-(corners @ scale)).unsqueeze(-1), target)
-        loss = loss + SHRINK * (scale[1:].square().sum() / (len(scale) - 1) + 0.1 * scale[0].square())
+        off = (scale - start).square()
+        loss = loss + SHRINK * (off[1:].sum() / (len(scale) - 1) + 0.1 * off[0])
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     head.temperature.data.copy_(scale.detach())
+
+
+def untempered(head: EcmfHead) -> Tensor:
+    """Temperatures that change nothing, but for what fades."""
+    found = torch.zeros_like(head.temperature)
+    found[1 + SUBSETS.index((0,) * len(NAMING))] = FADED
+    return found
 
 
 def shipped_branches() -> dict[str, str]:
@@ -229,7 +243,8 @@ def write_graph(
         graph.unlink(missing_ok=True)
 
 
-def _fingerprint(pools: Mapping[Modality, Pool], prior: NDArray[np.float64], options: FitOptions) -> str:
+def fingerprint(pools: Mapping[Modality, Pool], prior: NDArray[np.float64], options: FitOptions) -> str:
+    """Hex digest of all that a trained head depends on."""
     digest = hashlib.sha256(json.dumps([VERSION, asdict(options)], sort_keys=True).encode())
     digest.update(prior.tobytes())
     for modality in MODALITIES:

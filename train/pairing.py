@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,16 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation of the embeddings, float32[d] each."""
+        return self.embedding.mean(0), self.embedding.std(0)
+
+    @cached_property
+    def people(self) -> NDArray[np.int64]:
+        """Number of each cue's group, int64[n]."""
+        return np.asarray(np.unique(self.group, return_inverse=True)[1], np.int64)
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Pool:
         return Pool(
@@ -85,6 +96,8 @@ class Batch:
     log_probs: NDArray[np.float32]
     quality: NDArray[np.float32]
     target: NDArray[np.int64]
+    people: NDArray[np.int64] | None = None
+    """int64[n, 4], whose each cue is, numbered within its pool; -1 where there is none. None where nobody asks."""
 
 
 def conflicting_labels(prior: NDArray[np.float64], options: PairingOptions) -> NDArray[np.float64]:
@@ -115,6 +128,7 @@ def draw(
     target = rng.choice(labels, size=size, p=prior)
     cues, log_probs = {}, np.zeros((size, len(MODALITIES), labels), np.float32)
     quality = np.zeros((size, len(MODALITIES)), np.float32)
+    people = np.full((size, len(MODALITIES)), -1)
     noisy = rng.random(size) < options.noise
     conflict = (rng.random(size) < options.conflict) & ~noisy
     for index, modality in enumerate(MODALITIES):
@@ -136,11 +150,12 @@ def draw(
             log_probs[:, index] = np.log(np.maximum(pool.probs[picked], FLOOR))
         faded = np.where(rng.random(size) < options.faded, rng.uniform(0.1, 1.0, size), 1.0)
         quality[:, index] = pool.quality[picked] * faded * present[:, index]
+        people[:, index] = np.where(present[:, index], pool.people[picked], -1)
     _add_noise(cues, log_probs, pools, present, noisy, rng)
     for index, modality in enumerate(MODALITIES):
         cues[modality][quality[:, index] == 0] = 0.0
         log_probs[quality[:, index] == 0, index] = 0.0
-    return Batch(cues, log_probs, quality, target)
+    return Batch(cues, log_probs, quality, target, people)
 
 
 def _rows_by_label(
@@ -196,8 +211,7 @@ def _add_noise(
         rows = np.flatnonzero(chosen & (victim == position))
         if not len(rows):
             continue
-        embedding = pools[modality].embedding
-        noise = rng.standard_normal((len(rows), embedding.shape[1]))
-        cues[modality][rows] = embedding.mean(0) + noise * embedding.std(0)
+        centre, spread = pools[modality].scale
+        cues[modality][rows] = centre + rng.standard_normal((len(rows), len(centre))) * spread
         opinion = rng.dirichlet(np.full(log_probs.shape[2], 2.0), size=len(rows))
         log_probs[rows, trust[position]] = np.log(np.maximum(opinion, FLOOR))

@@ -50,19 +50,26 @@ def scores(probs: NDArray[np.float64], target: NDArray[np.int64]) -> dict[str, A
 
 
 def detailed(
-    probs: NDArray[np.float64], target: NDArray[np.int64], labels: tuple[str, ...]
+    probs: NDArray[np.float64],
+    target: NDArray[np.int64],
+    labels: Sequence[str],
+    people: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
-    """``scores`` with 95 % intervals, precision, recall and F1 of each label, and the confusion matrix."""
-    matrix = confusion_matrix(target, probs.argmax(axis=1), labels=list(range(len(labels))))
+    """``scores`` with 95 % intervals, precision, recall and F1 of each label, and the confusion matrix.
+
+    people: int64[n, k] as in ``over_people``; without them samples are taken to be independent.
+    """
+    guess = probs.argmax(axis=1)
+    matrix = confusion_matrix(target, guess, labels=list(range(len(labels))))
     return {
         **scores(probs, target),
-        **intervals(matrix),
+        **(intervals(matrix) if people is None else over_people(guess, target, people, len(labels))),
         "per_class": per_class(matrix, labels),
         "confusion": matrix.tolist(),
     }
 
 
-def per_class(confusion: NDArray[np.int64], labels: tuple[str, ...]) -> dict[str, dict[str, float]]:
+def per_class(confusion: NDArray[np.int64], labels: Sequence[str]) -> dict[str, dict[str, float]]:
     """Precision, recall, F1 and count of each label; confusion: int64[labels, labels], rows are the truth."""
     right, true, said = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return {
@@ -84,10 +91,38 @@ def intervals(confusion: NDArray[np.int64], draws: int = 1000) -> dict[str, list
     """
     count = int(confusion.sum())
     drawn = np.random.default_rng(0).multinomial(count, confusion.ravel() / count, draws)
-    tables = drawn.reshape(draws, *confusion.shape).astype(np.float64)
+    return _spread(drawn.reshape(draws, *confusion.shape).astype(np.float64))
+
+
+def over_people(
+    guess: NDArray[np.int64],
+    target: NDArray[np.int64],
+    people: NDArray[np.int64],
+    labels: int,
+    draws: int = 400,
+) -> dict[str, list[float]]:
+    """As ``intervals``, but redrawing people: a sample counts as often as all whose cues are in it are drawn.
+
+    people: int64[n, k], who is behind each of a sample's k cues, numbered from 0; -1 where there is none.
+    """
+    rng, cell = np.random.default_rng(0), target * labels + guess
+    tables = np.zeros((draws, labels, labels))
+    for table in tables:
+        weight = np.ones(len(target))
+        for column in people.T:
+            if (here := column >= 0).any():
+                count = int(column.max()) + 1
+                weight[here] *= rng.multinomial(count, np.full(count, 1 / count))[column[here]]
+        table += np.bincount(cell, weight, labels * labels).reshape(labels, labels)
+    return _spread(tables[tables.sum(axis=(1, 2)) > 0])
+
+
+def _spread(tables: NDArray[np.float64]) -> dict[str, list[float]]:
+    """The middle 95 % over confusion matrices float64[draws, labels, labels]."""
     right, true, said = np.einsum("nii->ni", tables), tables.sum(axis=2), tables.sum(axis=1)
     recall = np.divide(right, true, out=np.zeros_like(right), where=true > 0)
-    f1 = 2 * right / np.maximum(true + said, 1)
+    f1 = np.divide(2 * right, true + said, out=np.zeros_like(right), where=true + said > 0)
+    count = true.sum(axis=1)
     found = {
         "weighted_f1_95": (f1 * true).sum(axis=1) / count,
         "uar_95": recall.sum(axis=1) / (true > 0).sum(axis=1),

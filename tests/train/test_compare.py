@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from synthetic import EVEN, LABELS, pools
 
 from ecmf.cue import MODALITIES
 from train import baselines, compare
-from train.evaluate_head import own_priors, scores
+from train.evaluate_head import own_priors
 from train.fit_head import FitOptions, tensors
+from train.methods import hide
 from train.pairing import PairingOptions, draw
+from train.scores import scores
 
 CLEAN = PairingOptions(conflict=0.0, noise=0.0, faded=0.0, scene=1.0)
 FIT = FitOptions(steps=80, batch=64, pairing=PairingOptions())
@@ -21,7 +24,7 @@ DATA = compare.Data(pools(3, 300), pools(4, 300), None)
 
 def test_every_method_has_a_value_in_every_condition_it_can_serve() -> None:
     found = compare.compare(DATA, LABELS, EVEN, FIT, seeds=2, draws=300)
-    assert len(found) == 14 + 2  # the stated shares of conflict: 30 % is also what is trained with
+    assert len(found) == 14 + 3  # the stated shares of conflict: 30 % is also what is trained with
     trained = {method.name for method in compare.METHODS}
     everything = found["face+scene+voice+text"]
     assert set(everything) == trained | set(compare.UNTRAINED)
@@ -64,7 +67,7 @@ def test_late_average_and_single_are_what_they_say() -> None:
 
 def test_hiding_a_modality_drops_what_had_nothing_else() -> None:
     batch = draw(DATA.test, LABELS, 200, np.random.default_rng(2), PairingOptions(), prior=EVEN)
-    left = compare.hide(batch, "face")
+    left = hide(batch, "face")
     index = MODALITIES.index("face")
     assert (
         not left.quality[:, index].any()
@@ -95,3 +98,20 @@ def test_gains_are_taken_seed_by_seed() -> None:
     assert found["0 missing"]["other"]["mean"] == pytest.approx(0.1)
     assert found["0 missing"]["other"]["ci95"] == pytest.approx(0, abs=1e-6)
     assert found["2 missing"]["other"]["mean"] == pytest.approx(0.05)
+
+
+def test_a_killed_comparison_goes_on_with_the_next_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = dataclasses.replace(FIT, steps=3)
+    ours = compare.METHODS[:2]
+    first = compare.compare(DATA, LABELS, EVEN, few, seeds=1, draws=60, methods=ours, keep=tmp_path)
+    trained = []
+    real = compare.trained
+    monkeypatch.setattr(compare, "trained", lambda *args: trained.append(args[-1].seed) or real(*args))
+    both = compare.compare(DATA, LABELS, EVEN, few, seeds=2, draws=60, methods=ours, keep=tmp_path)
+    assert trained == [1, 1]
+    assert both["face"]["ecmf"]["values"][:1] == first["face"]["ecmf"]["values"]
+    (tmp_path / "seed-0.json").write_text("{}")
+    again = compare.compare(DATA, LABELS, EVEN, few, seeds=1, draws=60, methods=ours, keep=tmp_path)
+    assert trained == [1, 1, 0, 0] and again == first

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,8 @@ from ecmf.cue import MODALITIES
 from ecmf.errors import DataError
 from ecmf.head import FLOOR
 from train.fit_head import subsets
-from train.pairing import TRUST, PairingOptions, draw
+from train.pairing import TRUST, PairingOptions, Pool, draw
+from train.pools import cached, to_fit
 
 CLEAN = PairingOptions(conflict=0.0, noise=0.0, faded=0.0, scene=1.0)
 POOLS = pools(0)
@@ -92,3 +95,24 @@ def test_the_same_seed_draws_the_same_pairs() -> None:
     )
     assert all((first.cues[m] == second.cues[m]).all() for m in MODALITIES)
     assert (first.target == second.target).all() and (first.quality == second.quality).all()
+
+
+def test_both_sides_hear_women_and_men() -> None:
+    held_out = {"emodb-15": "M", "emodb-16": "F", "ravdess-21": "M", "ravdess-22": "F"}
+    held_out |= {"ravdess-23": "M", "ravdess-24": "F"}
+    fitted = to_fit(held_out)
+    for side in (fitted, set(held_out) - fitted):
+        assert len(side) == 3 and {held_out[name] for name in side} == {"F", "M"}
+
+
+def test_of_several_processes_one_makes_a_pool_and_an_unchanged_one_is_not_made_again(tmp_path: Path) -> None:
+    made = []
+
+    def make() -> Pool:
+        made.append(1)
+        return pools(5, 30)["face"]
+
+    first = cached(tmp_path, "face", ("branch",), make)
+    again = cached(tmp_path, "face", ("branch",), make)
+    other = cached(tmp_path, "face", ("another temperature",), make)
+    assert len(made) == 2 and np.array_equal(first.embedding, again.embedding) and len(other) == 30
