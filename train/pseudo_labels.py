@@ -112,10 +112,11 @@ def rows_of(features: Sequence[NDArray[np.floating]], rows: NDArray[np.int64]) -
 
 
 def judged(model: Any, features: Sequence[NDArray[np.floating]], rows: NDArray[np.int64]) -> Probs:
-    """float32[rows, labels], a part in memory at a time."""
-    parts = [
-        refinement.judge(model, rows_of(features, rows[i : i + PART])) for i in range(0, len(rows), PART)
-    ]
+    """float32[rows, labels], a part in memory at a time; zeros for what has none of the features."""
+    parts = []
+    for start in range(0, len(rows), PART):
+        values = rows_of(features, rows[start : start + PART])
+        parts.append(refinement.judge(model, values) * values.any(axis=1, keepdims=True))
     return np.concatenate(parts)
 
 

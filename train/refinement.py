@@ -180,12 +180,14 @@ def folds_of(count: int, options: Options, groups: NDArray[np.str_] | None) -> N
 def out_of_fold(
     features: NDArray[np.float32], soft: Probs, fold: NDArray[np.int64], options: Options
 ) -> Probs:
-    """Probabilities float32[n, labels], each row from a model that was not trained on it."""
+    """Probabilities float32[n, labels], each row from a model that was not trained on it; zeros for features that are
+    all zero: a model of voices has no opinion of a clip without a voice."""
     found = np.zeros_like(soft)
     for number in np.unique(fold):
         held = fold == number
         model = classifier(features[~held], soft[~held], options, options.seed + int(number))
         found[held] = judge(model, features[held])
+    found[~features.any(axis=1)] = 0
     return found
 
 

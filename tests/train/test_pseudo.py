@@ -142,6 +142,16 @@ def test_one_changed_number_anywhere_is_other_data(case: Case) -> None:
     assert pseudo_rounds.fingerprint(data) != pseudo_rounds.fingerprint(Data(touched, {}, given, LABELS))
 
 
+def test_what_a_sample_lacks_names_no_label_for_it(case: Case) -> None:
+    features = {name: values.copy() for name, values in case.features.items()}
+    first = next(iter(features))
+    features[first][700:] = 0
+    data = Data(features, {}, np.where(np.arange(900) < 450, case.given, -1), LABELS)
+    found = pseudo_labels.guess(data, replace(QUICK, precision=0.9), None)
+    assert (found.sources[first][250:] == -1).all() and (found.sources[first][:250] >= 0).all()
+    assert np.isfinite(found.soft).all()
+
+
 def test_what_cannot_be_guessed_from_is_said(case: Case) -> None:
     with pytest.raises(DataError, match="no sample was given the label 'sad'"):
         Data(case.features, {}, np.where(case.given == 2, -1, case.given), LABELS)

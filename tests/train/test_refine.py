@@ -69,6 +69,18 @@ def test_confident_learning_suspects_the_wrong_ones(world: World, refined: refin
     assert refined.suspicious[wrong].mean() > 3 * refined.suspicious[~wrong].mean()
 
 
+def test_a_source_that_saw_nothing_of_a_sample_says_nothing(world: World, tmp_path: Path) -> None:
+    voice = world.features.copy()
+    voice[::3] = 0  # every third clip has no voice
+    given = refinement.refine(world.given, LABELS, {"face": world.features, "voice": voice}, {}, QUICK)
+    said = given.opinions["voice, trained on the given labels"]
+    assert not said[::3].any() and said[1::3].any(axis=1).all()
+    np.testing.assert_allclose(given.soft.sum(axis=1), 1, atol=1e-5)
+    refinement.write_audit(tmp_path, given, [str(n) for n in range(len(world.given))], LABELS)
+    rows = list(csv.DictReader((tmp_path / "audit.csv").open()))
+    assert not any("voice" in row["why"] for row in rows[::3])
+
+
 def test_without_outside_sources_annotators_are_combined(world: World) -> None:
     stages = []
     refinement.refine(
