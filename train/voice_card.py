@@ -56,10 +56,9 @@ Ordinary speech{ordinary}: the two demo readings, judged twice a second ({judged
 {conditions}
 
 Temperature fitted on a quarter of RAVDESS's training speakers by a network that had not heard them (clean, cut and
-distorted clips, alone and in sessions): calibration error {fold_ece:.3f}. Few clips cannot
-show less: perfect probabilities of this kind would have an error of 0.044 to 0.098 on 240 clips, and of 0.018 to 0.041
-on the folds' 1379 below (simulated, 90 %). The layers, the use of sessions and the dropout were chosen on folds of the
-training speakers.
+distorted clips, alone and in sessions): calibration error {fold_ece:.3f}. Few clips cannot show less: perfect
+probabilities of this kind would have an error of 0.044 to 0.098 on 240 clips, and of 0.018 to 0.041 on the folds' 1379
+below (simulated, 90 %). The layers, the use of sessions and the dropout were chosen on folds of the training speakers.
 
 ## The recipe on speakers it never heard
 Trained anew, on RAVDESS alone. Six folds of its 23 actors, none in two of them, {fold_clips} clips; and EMO-DB's four
@@ -73,13 +72,14 @@ These speakers are many, so these figures say more about a new one than the four
 were made on folds of nineteen of the actors.
 
 ## What did not help
-UAR alone of one network on three folds of the nineteen training actors (two such figures differ by about 0.01 by
-chance): as it is 0.745; dropout 0.3 0.743, frame by frame instead of for a whole clip 0.741, 0.45 0.722; noise on the
-states 0.742; mixing pairs of clips 0.737; a convolution over time before the pooling 0.744; two clips of one speaker
-and label joined 0.727; unlearning the speaker by reversed gradients 0.741; each clip's own mean taken off 0.693; one
-distorted copy instead of three 0.732. A convolutional network of 140,000 weights on log-mel spectrograms, from scratch,
-had 0.520 on the first fold, where this one had 0.756, and their mean 0.738 to 0.758. A temperature by the amount of
-speech (0.82 from 1.6 s on, 0.99 below 0.8) moves the calibration error over the six folds from 0.035 to 0.032 only.
+UAR alone of one network on three folds of the nineteen training actors; two such figures differ by about 0.01 by
+chance. As it is 0.745; with dropout 0.3 0.743, frame by frame instead of for a whole clip 0.741, with 0.45 0.722. At
+dropout 0.3: noise on the states 0.742; pairs of clips mixed 0.737; a convolution over time before the pooling 0.744;
+two clips of one speaker and label joined 0.727; the speaker unlearnt by reversed gradients 0.741; each clip's own mean
+taken off 0.693; one distorted copy instead of three 0.732. A convolutional network of 140,000 weights on log-mel
+spectrograms, from scratch, had 0.520 on the first fold, where this one had 0.756, and their mean 0.738 to 0.758. A
+temperature by the amount of speech (0.82 from 1.6 s on, 0.99 below 0.8) moves the calibration error over the six folds
+from 0.035 to 0.032 only.
 
 ## Limits
 Actors show emotions more strongly than people at a desk. Two languages, 33 adult speakers, read sentences: other
