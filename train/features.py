@@ -16,6 +16,7 @@ Machines share the folder --cache, or copy theirs into one (rsync -a) before --m
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from ecmf.errors import UsageError
 from train import clip_store, command, distributed, mer_features, shards, workers
 from train.datasets import folder, layouts, mer2025
 from train.fit_mer import RECIPE, read_recipe
+
+log = logging.getLogger("train.features")
 
 
 def clips(listed: folder.Folder, cache: Path, asked: argparse.Namespace) -> str:
@@ -85,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with distributed.joined():
             if asked.features is None:
                 listed = layouts.read(asked.data, labels, training=False, unlabelled=True)
+                log.info("%s", listed.told())
                 return clips(listed, cache, asked)
             if asked.shard or asked.merge or asked.status:
                 raise UsageError("--shard, --merge and --status go with --data; --features only packs")

@@ -81,6 +81,8 @@ def main(
             f"{root / mer2025.FEATURES}: no feature has clip {corpus.names[int(np.argmax(blind))]}"
         )
     begin()
+    parts = [f"{f.name} ({MODALITIES[f.kind]}, {f.values.shape[1]})" for f in features]
+    log.info("%d clips, %d candidates; %s", len(corpus.names), len(corpus.candidates), ", ".join(parts))
     given = ~np.array(corpus.pseudo)
     members, table = fit_folds(
         features, target, corpus.labels, recipe, out, given, unfinished=unfinished, processes=processes
@@ -97,6 +99,7 @@ def main(
         )
     metrics = {"folds": table, "protocol": protocol}
     write_whole(out / "metrics.json", command.results(metrics).encode())
+    log.info("writing the bundle")
     bundle = _export(vote, features, corpus, recipe, metrics, out / "model")
     log.info("weighted F1 over %d folds: %s", recipe.folds, table["pooled"]["weighted_f1"])
     if corpus.candidates:

@@ -51,6 +51,7 @@ def clips(
 ) -> dict[str, Any]:
     """A folder of clips: guess what has no label in train; or with ``gain`` hide some and measure on test clips."""
     listed = layouts.read(root, labels, unlabelled=True)
+    log.info("%s", listed.told())
     moments = clip_store.extract(listed, cache)
     chosen = [n for n, item in enumerate(listed.items) if item.split == "train" and moments[n]]
     given = np.array(

@@ -160,6 +160,7 @@ def clips(
     from train.clip_store import extract
 
     listed = folder.read(data, labels)
+    log.info("%s", listed.told())
     moments = extract(listed, cache)
     chosen = [n for n, item in enumerate(listed.items) if item.split == "train" and moments[n]]
     given = np.array([listed.labels.index(listed.items[n].label) for n in chosen])

@@ -55,13 +55,14 @@ class Folder:
 
     def told(self) -> str:
         """What was found, in one line."""
-        counts = Counter(item.label for item in self.items)
-        split = Counter(item.split for item in self.items)
-        return (
-            f"{self.table}: {len(self.items)} clips of {len({item.speaker for item in self.items})} people; "
-            f"{', '.join(f'{name} {counts[name]}' for name in self.labels)}; "
-            f"{', '.join(f'{name} {split[name]}' for name in SPLITS if split[name])}"
-        )
+        label, split = Counter(i.label for i in self.items), Counter(i.split for i in self.items)
+        labels = [f"{name} {label[name]}" for name in self.labels]
+        splits = [f"{name} {split[name]}" for name in SPLITS if split[name]]
+        people = len({item.speaker for item in self.items})
+        if self.unlabelled:
+            labels.append(f"without a label {len(self.unlabelled)}")
+        counts = f"{', '.join(labels)}; {', '.join(splits)}"
+        return f"{self.table}: {len(self.items)} clips of {people} people; {counts}"
 
     @property
     def unlabelled(self) -> tuple[Item, ...]:
