@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,14 +44,34 @@ print("seen")
 """
 
 
-@pytest.mark.skipif(shutil.which("xvfb-run") is None, reason="no virtual display: xvfb-run is not installed")
-def test_a_window_shows_the_box_and_tells_when_it_is_closed() -> None:
-    found = subprocess.run(
-        ["xvfb-run", "-a", "-w", "30", sys.executable, "-c", PROGRAM, str(Path(__file__).parent)],
-        capture_output=True,
-        text=True,
-        check=False,
+@contextlib.contextmanager
+def display() -> Iterator[str]:
+    """A virtual display of its own; the server itself picks a free number, so that two never get the same."""
+    reading, writing = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "640x480x24", "-nolisten", "tcp"],
+        pass_fds=[writing],
+        stderr=subprocess.DEVNULL,
     )
+    os.close(writing)
+    try:
+        with os.fdopen(reading) as told:
+            yield f":{int(told.readline())}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="no virtual display: Xvfb is not installed")
+def test_a_window_shows_the_box_and_tells_when_it_is_closed() -> None:
+    with display() as name:
+        found = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(Path(__file__).parent)],
+            env={**os.environ, "DISPLAY": name},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert (found.returncode, found.stdout) == (0, "seen\n"), found.stderr
 
 
