@@ -49,6 +49,8 @@ class HeadOptions:
     residual: bool = True
     read: bool = True
     """Also read the label from the tokens. Off: the branches' opinions alone name it, and attention judges them."""
+    read_alone: bool = True
+    """Read it also where one cue is alone. Off: such a cue leaves exactly what its branch says."""
 
 
 class EcmfHead(nn.Module):
@@ -149,7 +151,10 @@ class EcmfHead(nn.Module):
         weights = quality * torch.exp(score) * (SILENT + stands * moved)
         weights = weights / weights.sum(1, keepdim=True)
         if self.read is not None:
-            fused = fused + self.read(self.dropout((weights * tokens).sum(1)))
+            reading = self.read(self.dropout((weights * tokens).sum(1)))
+            if not self.options.read_alone:
+                reading = reading * (on.sum(1) - 1).clamp(0, 1)
+            fused = fused + reading
         sharpness = -(self.temperature[1:] + self.temperature[0])
         return fused * torch.exp(sharpness @ self._corners(seen, unseen)), weights.squeeze(-1)
 

@@ -50,9 +50,10 @@ branches' calibrated opinions are multiplied: `p(y) ~ prior(y) * prod_m [s_m * l
 `l_m(y)` is what cue m says of label y relative to not knowing, `s_m` how likely it is that the cue speaks, and `o_m`
 how well the cue fits to somebody whose voice or words are merely off, mostly neutral. Cues that agree multiply fully;
 one that clearly contradicts a more trusted one falls silent. A cue is doubted only as far as the others tell something,
-so one that is alone leaves exactly what its branch says; as all cues fade (age, poor quality), the estimate keeps its
-label and loses its confidence. A cue's weight is its share in what moved the estimate away from the prior: a cue that
-says nothing, is contradicted, old or poorly seen weighs little.
+and only where there are several are labels also read from the tokens themselves: one that is alone leaves exactly what
+its branch says. As all cues fade (age, poor quality), the estimate keeps its label and loses some confidence. A cue's
+weight is its share in what moved the estimate away from the prior: a cue that says nothing, is contradicted, old or
+poorly seen weighs little.
 
 Reads the branches {", ".join(branches.values())} and EfficientNet-lite0's scene embedding; it does not fit others.
 
