@@ -103,6 +103,12 @@ def descend(
     head.eval()
 
 
+def finished(checkpoint: Path, fingerprint: str, steps: int) -> bool:
+    """Whether ``descend`` would have nothing left to do."""
+    state = _stored(checkpoint, f"{VERSION} {fingerprint}")
+    return state is not None and int(state["step"]) >= steps
+
+
 def _groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weights decay towards 0; the head's own prior, bias, trust and doubt, whose 0 means nothing, do not."""
     free = {"prior", "bias", "trust", "doubt", "against", "idle"}
@@ -127,12 +133,17 @@ def _save(path: Path, fingerprint: str, step: int, head: nn.Module, optimiser: A
 
 def _resume(path: Path, fingerprint: str, head: nn.Module, optimiser: Any, schedule: Any) -> int:
     """Step to continue from; 0 when there is no checkpoint or it belongs to other data or options."""
-    if not path.is_file():
-        return 0
-    state = torch.load(path, weights_only=True)
-    if state["fingerprint"] != fingerprint:
+    state = _stored(path, fingerprint)
+    if state is None:
         return 0
     head.load_state_dict(state["head"])
     optimiser.load_state_dict(state["optimiser"])
     schedule.load_state_dict(state["schedule"])
     return int(state["step"])
+
+
+def _stored(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state if state["fingerprint"] == fingerprint else None

@@ -21,7 +21,7 @@ from ecmf.errors import DataError, UsageError
 from train import command, distributed, workers
 from train.atomic import write_whole
 from train.datasets import mer2025
-from train.descent import descend
+from train.descent import descend, finished
 from train.evaluate_head import scores
 from train.fit_head import write_graph
 from train.mer_features import Feature, load, rows_of
@@ -168,8 +168,13 @@ def fit_folds(
         )
         for number in range(recipe.folds)
     ]
-    if processes > 1 and distributed.size() == 1 and not unfinished:
-        workers.ahead(folds, processes, recipe.folds * recipe.fit.steps, f"{recipe.folds} folds")
+    left = [
+        fold
+        for number, fold in enumerate(folds)
+        if not finished(out / f"fold-{number}.pt", digest.hexdigest(), recipe.fit.steps)
+    ]
+    if processes > 1 and distributed.size() == 1 and not unfinished and len(left) > 1:
+        workers.ahead(left, processes, len(left) * recipe.fit.steps, f"{len(left)} folds")
     pooled = np.zeros((len(target), len(labels)))
     members, table = [], {}
     for number, fit in enumerate(folds):
