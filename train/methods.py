@@ -43,7 +43,7 @@ METHODS = (
     Method("ecmf, no attention", EcmfHead, lambda o: replace(o, attention=False)),
     Method("ecmf, no residual", EcmfHead, lambda o: replace(o, residual=False)),
     Method("ecmf, no modality dropout", EcmfHead, everything=True),
-    Method("ecmf, opinions alone", EcmfHead, lambda o: replace(o, read=False)),
+    Method("ecmf, opinions only", EcmfHead, lambda o: replace(o, read=False)),
     Method("ecmf, a cue alone read too", EcmfHead, lambda o: replace(o, read_alone=True)),
     *(Method(f"ecmf, without {m}", EcmfHead, without=m) for m in MODALITIES),
 )
