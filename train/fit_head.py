@@ -116,7 +116,7 @@ def fit_temperature(head: EcmfHead, logits: Tensor, quality: Tensor, target: Ten
     """One temperature for all and one for each subset of face, voice and text (Guo et al. 2017, arXiv 1706.04599).
 
     logits: float32[n, L] at temperature 1. What a subset alone would need is drawn towards what all need: few people
-    stand behind it.
+    stand behind it. None is below 1: three voices are too few to make an estimate surer than its branches are.
     """
     corners, start = head.corners(quality), untempered(head)
     scale = start.clone().requires_grad_()
@@ -124,14 +124,16 @@ def fit_temperature(head: EcmfHead, logits: Tensor, quality: Tensor, target: Ten
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = functional.cross_entropy(logits * torch.exp(-(corners @ scale)).unsqueeze(-1), target)
+        loss = functional.cross_entropy(
+            logits * torch.exp(-(corners @ scale.clamp(min=0))).unsqueeze(-1), target
+        )
         off = (scale - start).square()
         loss = loss + SHRINK * (off[1:].sum() / (len(scale) - 1) + 0.1 * off[0])
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    head.temperature.data.copy_(scale.detach())
+    head.temperature.data.copy_(scale.detach().clamp(min=0))
 
 
 def untempered(head: EcmfHead) -> Tensor:
