@@ -45,7 +45,7 @@ class Recipe:
     smoothing: float = 0.05
     balance: float = 0.5
     forget: float = 0.35
-    abstain_below: float = 0.0
+    abstain_margin: float = 0.05
     fit: Training = field(default_factory=Training)
 
 
@@ -110,7 +110,7 @@ def finish(
         measured,
         out,
         version=recipe.version,
-        abstain_below=recipe.abstain_below,
+        abstain_margin=recipe.abstain_margin,
         calibrated=calibration(samples, held),
     )
 

@@ -23,7 +23,7 @@ def export(
     out: Path,
     *,
     version: str,
-    abstain_below: float,
+    abstain_margin: float,
     calibrated: str,
 ) -> Bundle:
     """Write ``out``. ``measured``: scores per split and set of cues, as ``fit_folder.measure`` gives them."""
@@ -64,7 +64,7 @@ def export(
         metrics=measured,
         extra={
             "modalities": used,
-            "abstain_below": abstain_below,
+            "abstain_margin": abstain_margin,
             "branches": shipped_branches(),
         },
         card="\n".join(lines),
