@@ -4,7 +4,7 @@ Each cue becomes a token. Self-attention over the tokens, with a residual from t
 each cue is believed to speak of the person's emotion at all; under that belief the branches' calibrated opinions are
 multiplied (a mixture over the hypotheses "cue m speaks" and "cue m is off"), so that agreeing cues strengthen each
 other fully and one that clearly contradicts the others falls silent. A cue is doubted as far as others tell something
-else: one that is alone leaves exactly what its branch says. The readable weights say what each cue moved.
+else, and one that is alone can leave exactly what its branch says. The readable weights say what each cue moved.
 
 Live it runs for one sample at a time, where the number of operators costs more than the arithmetic: so tensors keep
 four cues in their second dimension throughout, and products over cues are sums of logarithms by one small matrix.
@@ -49,8 +49,8 @@ class HeadOptions:
     residual: bool = True
     read: bool = True
     """Also read the label from the tokens. Off: the branches' opinions alone name it, and attention judges them."""
-    read_alone: bool = True
-    """Read it also where one cue is alone. Off: such a cue leaves exactly what its branch says."""
+    read_alone: tuple[str, ...] = NAMING
+    """Which cues it is also read from where they are alone. Others then leave exactly what their branch says."""
 
 
 class EcmfHead(nn.Module):
@@ -59,6 +59,7 @@ class EcmfHead(nn.Module):
     experts: Tensor
     logs: Tensor
     others: Tensor
+    counts: Tensor
 
     def __init__(self, dims: Mapping[str, int], labels: int, options: HeadOptions | None = None) -> None:
         """``dims``: embedding size per modality, in the order of MODALITIES."""
@@ -86,6 +87,8 @@ class EcmfHead(nn.Module):
         self.register_buffer("experts", EXPERTS.clone().unsqueeze(-1), persistent=False)
         self.register_buffer("logs", _factors(), persistent=False)
         self.register_buffer("others", EXPERTS * (1 - torch.eye(cues)), persistent=False)
+        enough = torch.tensor([[2.0] if m in options.read_alone else [1.0] for m in MODALITIES])
+        self.register_buffer("counts", enough, persistent=False)
         nn.init.uniform_(self.opine, -(1 / width**0.5), 1 / width**0.5)
         for layer in (self.weigh, self.read):  # start as the mixture of the experts
             if layer is not None:
@@ -152,8 +155,8 @@ class EcmfHead(nn.Module):
         weights = weights / weights.sum(1, keepdim=True)
         if self.read is not None:
             reading = self.read(self.dropout((weights * tokens).sum(1)))
-            if not self.options.read_alone:
-                reading = reading * (on.sum(1) - 1).clamp(0, 1)
+            if not set(NAMING) <= set(self.options.read_alone):
+                reading = reading * ((on * self.counts).sum(1) - 1).clamp(0, 1)
             fused = fused + reading
         sharpness = -(self.temperature[1:] + self.temperature[0])
         return fused * torch.exp(sharpness @ self._corners(seen, unseen)), weights.squeeze(-1)

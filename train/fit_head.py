@@ -24,7 +24,7 @@ from train.descent import descend
 from train.pairing import TRUST, TURNED, Batch, PairingOptions, Pool, conflicting_labels, draw
 from train.traces import remove_traces
 
-VERSION = 4
+VERSION = 5
 """Raise it when the head changes, so that old checkpoints are not gone on from."""
 SHRINK = 0.05
 """Weight of a squared logarithm of a temperature, in nats: as if it were known to 0.2 from some hundred cues."""
@@ -99,7 +99,7 @@ def start(
     idle = conflicting_labels(floor, pairing)
     head.start_from(*(torch.from_numpy(each).float() for each in (own, floor, off, idle)))
     for meaning in (head.prior, head.bias, head.trust):
-        meaning.requires_grad_(head.read is not None and head.options.read_alone)
+        meaning.requires_grad_(head.read is not None and set(NAMING) <= set(head.options.read_alone))
 
 
 def calibrate_on(head: EcmfHead, batch: Batch) -> None:

@@ -50,10 +50,11 @@ branches' calibrated opinions are multiplied: `p(y) ~ prior(y) * prod_m [s_m * l
 `l_m(y)` is what cue m says of label y relative to not knowing, `s_m` how likely it is that the cue speaks, and `o_m`
 how well the cue fits to somebody whose voice or words are merely off, mostly neutral. Cues that agree multiply fully;
 one that clearly contradicts a more trusted one falls silent. A cue is doubted only as far as the others tell something,
-and only where there are several are labels also read from the tokens themselves: one that is alone leaves exactly what
-its branch says. As all cues fade (age, poor quality), the estimate keeps its label and loses some confidence. A cue's
-weight is its share in what moved the estimate away from the prior: a cue that says nothing, is contradicted, old or
-poorly seen weighs little.
+and labels are also read from the tokens themselves only where there are several, or where the one is the
+{" or the ".join(recipe.fit.head.read_alone) or "none"}: any other that is alone leaves exactly what its branch says.
+As all cues fade (age, poor quality), the estimate keeps its label and loses some confidence. A cue's weight is its
+share in what moved the estimate away from the prior: a cue that says nothing, is contradicted, old or poorly seen weighs
+little.
 
 Reads the branches {", ".join(branches.values())} and EfficientNet-lite0's scene embedding; it does not fit others.
 

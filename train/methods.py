@@ -44,7 +44,7 @@ METHODS = (
     Method("ecmf, no residual", EcmfHead, lambda o: replace(o, residual=False)),
     Method("ecmf, no modality dropout", EcmfHead, everything=True),
     Method("ecmf, opinions only", EcmfHead, lambda o: replace(o, read=False)),
-    Method("ecmf, a cue alone read too", EcmfHead, lambda o: replace(o, read_alone=True)),
+    Method("ecmf, a cue alone read too", EcmfHead, lambda o: replace(o, read_alone=TRUST)),
     *(Method(f"ecmf, without {m}", EcmfHead, without=m) for m in MODALITIES),
 )
 BASELINES = tuple(method.name for method in METHODS[1:3])

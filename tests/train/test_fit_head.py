@@ -255,7 +255,7 @@ def test_intervals_hold_the_value_and_narrow_with_more_samples() -> None:
 
 
 def test_a_cue_that_is_alone_leaves_what_its_branch_says_however_it_fades() -> None:
-    opinions_alone = dataclasses.replace(OPTIONS, head=HeadOptions(read_alone=False), steps=40)
+    opinions_alone = dataclasses.replace(OPTIONS, head=HeadOptions(read_alone=()), steps=40)
     trained = train_head(FIT, NAMES, EVEN, opinions_alone)
     own = own_priors(FIT, LABELS)
     for modality in ("face", "voice", "text"):
