@@ -53,8 +53,8 @@ one that clearly contradicts a more trusted one falls silent. A cue is doubted o
 and labels are also read from the tokens themselves only where there are several, or where the one is the
 {" or the ".join(recipe.fit.head.read_alone) or "none"}: any other that is alone leaves exactly what its branch says.
 As all cues fade (age, poor quality), the estimate keeps its label and loses some confidence. A cue's weight is its
-share in what moved the estimate away from the prior: a cue that says nothing, is contradicted, old or poorly seen weighs
-little.
+share in what moved the estimate away from the prior: a cue that says nothing, is contradicted, old or poorly seen
+weighs little.
 
 Reads the branches {", ".join(branches.values())} and EfficientNet-lite0's scene embedding; it does not fit others.
 
