@@ -28,10 +28,10 @@ from ecmf.enrich import Enricher, Enrichment
 from ecmf.errors import EcmfError
 from ecmf.labels import EKMAN
 from ecmf.weights import fetch
-from train.calibrate_face import calibration_error
 from train.calibrate_text import fit_scores
 from train.datasets.meld import Line, read_meld, with_history
 from train.evaluate_text import interval, run, weighted_f1
+from train.scores import calibration_error
 from train.text_examples import from_meld
 
 

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecmf.labels import EKMAN, FERPLUS, fold
-from train.scores import calibration_error, recalls, softmax
-
-__all__ = ["Calibration", "calibration_error", "fit", "recalls", "softmax"]
+from train.scores import recalls, softmax
 
 
 @dataclass(frozen=True)

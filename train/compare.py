@@ -30,8 +30,7 @@ from train.comparison import gains, table
 from train.conditions import Data, conditions
 from train.fit_head import FitOptions, fingerprint
 from train.methods import BASELINES, METHODS, UNTRAINED, Method, Predictor, serves, trained, untrained
-from train.scores import scores
-from train.scores import summary as summary
+from train.scores import scores, summary
 
 log = logging.getLogger("train.compare")
 DRAWS = 4000

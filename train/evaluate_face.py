@@ -18,7 +18,6 @@ from ecmf.engines.cache import cache_dir
 from ecmf.engines.choose import open_engine
 from ecmf.labels import EKMAN, FERPLUS, fold
 from train import face_crops
-from train.calibrate_face import calibration_error, recalls, softmax
 from train.datasets import ferplus, muxspace
 from train.face_changes import (
     CHANGES,
@@ -30,6 +29,7 @@ from train.face_changes import (
     to_height,
 )
 from train.face_changes import VERSION as CHANGES_VERSION
+from train.scores import calibration_error, recalls, softmax
 
 _HAPPINESS, _NEUTRAL = FERPLUS.index("happiness"), FERPLUS.index("neutral")
 

@@ -16,7 +16,6 @@ from ecmf.head import FLOOR
 from train.fit_head import own_priors, subsets, tensors
 from train.pairing import TRUST, TURNED, Batch, PairingOptions, Pool, conflicting_labels, draw
 from train.scores import detailed, scores
-from train.scores import intervals as intervals
 
 DRAWS = 12_000
 """Synthetic pairs per subset."""

@@ -20,8 +20,8 @@ from ecmf.enrich import Enrichment
 from ecmf.labels import EKMAN
 from train import command
 from train.atomic import write_whole
-from train.calibrate_face import calibration_error
 from train.datasets.meld import Line, read_meld
+from train.scores import calibration_error
 from train.text_examples import CONTEXTS, Context, Example, from_meld
 from train.word_errors import corrupt, unpunctuated
 

@@ -20,10 +20,11 @@ from train import distributed, folder_card
 from train.clip_store import Samples, assemble, extract
 from train.datasets import folder, layouts
 from train.descent import descend
-from train.evaluate_head import intervals, predict, scores
+from train.evaluate_head import predict
 from train.fit_head import calibrate_on, subsets, tensors
 from train.pairing import TRUST, Batch
 from train.recipe import Training, read
+from train.scores import intervals, scores
 
 log = logging.getLogger("train.fit_folder")
 RECIPE = Path(__file__).parent / "recipes" / "folder.toml"

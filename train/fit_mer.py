@@ -22,12 +22,12 @@ from train import command, distributed, workers
 from train.atomic import write_whole
 from train.datasets import mer2025
 from train.descent import descend, finished
-from train.evaluate_head import scores
 from train.fit_head import write_graph
 from train.mer_features import Feature, load, rows_of
 from train.mer_head import AttentionBaseline, FeatureHead, Vote
 from train.progress import Advance
 from train.recipe import Training, read
+from train.scores import scores
 
 log = logging.getLogger("train.fit_mer")
 RECIPE = Path(__file__).parent / "recipes" / "mer2025.toml"

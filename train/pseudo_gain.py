@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train import pseudo_labels, refinement
-from train.compare import summary
-from train.evaluate_head import scores
 from train.pseudo_labels import Data, Guessed, Options, Tell
 from train.pseudo_rounds import kept, rounds
 from train.refinement import Probs
+from train.scores import scores, summary
 
 METRICS = ("accuracy", "weighted_f1", "uar")
 RESAMPLED = 2000

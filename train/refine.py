@@ -33,9 +33,9 @@ from ecmf.labels import EKMAN, FERPLUS, opinion, opinions, to_ekman
 from train import clip_means, command, face_crops, picture_features, refinement
 from train.atomic import write_whole
 from train.clip_file import TEXT
-from train.compare import summary
 from train.datasets import fer2013, ferplus, folder, muxspace
 from train.refinement import Options, Probs, Refined
+from train.scores import summary
 
 log = logging.getLogger("train.refine")
 TEXTURES = 450

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from synthetic import EVEN, LABELS, pools
 
-from ecmf.cue import MODALITIES
+from ecmf.cue import MODALITIES, Modality
 from train import baselines, compare
 from train.evaluate_head import own_priors
 from train.fit_head import FitOptions, tensors
-from train.methods import hide
-from train.pairing import PairingOptions, draw
+from train.methods import Method, Predictor, hide
+from train.pairing import PairingOptions, Pool, draw
 from train.scores import scores
 
+Pools = Mapping[Modality, Pool]
+Prior = NDArray[np.float64]
 CLEAN = PairingOptions(conflict=0.0, noise=0.0, faded=0.0, scene=1.0)
 FIT = FitOptions(steps=80, batch=64, pairing=PairingOptions())
 DATA = compare.Data(pools(3, 300), pools(4, 300), None)
@@ -106,9 +110,14 @@ def test_a_killed_comparison_goes_on_with_the_next_seed(
     few = dataclasses.replace(FIT, steps=3)
     ours = compare.METHODS[:2]
     first = compare.compare(DATA, LABELS, EVEN, few, seeds=1, draws=60, methods=ours, keep=tmp_path)
-    trained = []
+    trained: list[int] = []
     real = compare.trained
-    monkeypatch.setattr(compare, "trained", lambda *args: trained.append(args[-1].seed) or real(*args))
+
+    def noted(method: Method, pools: Pools, labels: int, prior: Prior, fit: FitOptions) -> Predictor:
+        trained.append(fit.seed)
+        return real(method, pools, labels, prior, fit)
+
+    monkeypatch.setattr(compare, "trained", noted)
     both = compare.compare(DATA, LABELS, EVEN, few, seeds=2, draws=60, methods=ours, keep=tmp_path)
     assert trained == [1, 1]
     assert both["face"]["ecmf"]["values"][:1] == first["face"]["ecmf"]["values"]
