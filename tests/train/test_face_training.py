@@ -28,6 +28,7 @@ from train.face_examples import Examples, Plan, Recipe, label_weights, recipe_fr
 from train.face_members import Members, weighted
 from train.face_net import FaceNet
 from train.face_residual import ResidualNet
+from train.scores import calibration_error, softmax
 
 
 def _examples(count: int, seed: int) -> Examples:
@@ -74,13 +75,13 @@ def test_mirroring_swaps_left_and_right_blendshapes() -> None:
 def test_calibration_finds_the_temperature_that_was_lost() -> None:
     rng = np.random.default_rng(0)
     honest = rng.normal(0, 1.5, (6000, 8))
-    probs = calibrate_face.softmax(honest)
+    probs = softmax(honest)
     truth = np.array([rng.choice(8, p=p) for p in probs])
     found = calibrate_face.fit(honest * 2.0, truth, np.ones(8))
     assert found.temperature == pytest.approx(2.0, rel=0.06)
     np.testing.assert_array_equal(found.bias, 0)
-    assert calibrate_face.calibration_error(probs, truth) < 0.02
-    assert calibrate_face.calibration_error(calibrate_face.softmax(honest * 2), truth) > 0.1
+    assert calibration_error(probs, truth) < 0.02
+    assert calibration_error(softmax(honest * 2), truth) > 0.1
 
 
 def test_rare_labels_weigh_more_and_the_mean_weight_is_one() -> None:
