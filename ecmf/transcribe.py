@@ -151,7 +151,7 @@ class Transcriber:
         progress.decoded = end
         if window.paused:
             progress.complete = end
-        units = self._trusted(hypothesis)
+        units = progress.unsettled(self._trusted(hypothesis), window.begin)
         ready = len(units)
         if not window.paused or progress.utterance.closed is None:
             ready = progress.ready(units, seconds, self.settings, paused=window.paused)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ecmf.heard import SECONDS_PER_STATE, Unit
 from ecmf.transcript import Partial, Settled, UtteranceEnd, Word
@@ -90,6 +90,16 @@ class Unfinished:
         if here > paused - _PAUSE_NEAR_S * SAMPLE_RATE:
             return None
         return here if here - max(self.decoded, utterance.begin) >= settings.hop_s * SAMPLE_RATE else None
+
+    def unsettled(self, units: tuple[Unit, ...], begin: int) -> tuple[Unit, ...]:
+        """The units of a window that began at sample ``begin``, none of them before what is settled.
+
+        The alignment may place a first new word in the settled audio that the window begins with.
+        """
+        from_s = (self.settled - begin) / SAMPLE_RATE
+        return tuple(
+            replace(unit, start_s=max(unit.start_s, from_s), end_s=max(unit.end_s, from_s)) for unit in units
+        )
 
     def ready(
         self, units: tuple[Unit, ...], seconds: float, settings: TranscriberSettings, *, paused: bool
@@ -180,7 +190,7 @@ class Unfinished:
     def _words(self, units: tuple[Unit, ...], begin: int) -> tuple[Word, ...]:
         """The words among the units, each after the one before, whatever another pass aligned there."""
         words: list[Word] = []
-        before = self.last_ns
+        before = max(self.last_ns, self.ns(self.settled))
         for unit in units:
             if unit.punctuation:
                 continue

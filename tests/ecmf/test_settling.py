@@ -1,0 +1,32 @@
+"""What is settled, when and in which order, whatever the decoder reads."""
+
+from __future__ import annotations
+
+from scripted import Scripted, follow, transcriber
+
+from ecmf.heard import Unit
+from ecmf.transcript import Partial, Settled
+from ecmf.vad import SAMPLE_RATE
+
+ONE, TWO = Unit(" one", (1,), 0.3, 0.6, 0.95), Unit(" two", (2,), 0.7, 1.9, 0.95)
+
+
+def test_no_word_is_placed_before_what_was_settled_when_it_was_read() -> None:
+    three = Unit(" three", (3,), 0.5, 0.8, 0.95)  # in the window, that is where " one" lies
+
+    def read(prefix: tuple[int, ...], from_s: float, seconds: float) -> list[Unit]:
+        if not prefix:
+            return [ONE, TWO] if seconds > TWO.end_s + 0.3 else []
+        return [three] if prefix == (1, 2) and seconds > from_s + 0.7 else []
+
+    settled, texts = 0, ""
+    made = transcriber(Scripted(read), (0.5, 2.5), (3.2, 3.8))
+    for _, window, event in follow(made, 6.0):
+        if isinstance(event, Settled | Partial) and window is not None:
+            before = window.start_ns + round((window.settled - window.begin) * 1e9 / SAMPLE_RATE)
+            assert event.start_ns >= before - 1 or not event.words
+            assert all(word.start_ns >= before - 1 for word in event.words)
+        if isinstance(event, Settled):
+            assert event.start_ns >= settled
+            settled, texts = event.end_ns, texts + event.text
+    assert texts == " one two three"
