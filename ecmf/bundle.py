@@ -17,7 +17,9 @@ from ecmf.errors import BundleError
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "models"
 """Folder of the bundles that come with the package."""
-APART = frozenset({"README.md", "golden.json", "recipe.toml", "model.int8.onnx"})
+INT8 = "model.int8.onnx"
+"""A bundle's calibrated twin, with QuantizeLinear and DequantizeLinear nodes; python -m train.quantize makes it."""
+APART = frozenset({"README.md", "golden.json", "recipe.toml", INT8})
 """Files that the answers do not depend on: for people, for the proof, for training, and a twin in another precision,
 of which every message says when it runs."""
 

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ecmf.bundle import Bundle
+from ecmf.bundle import INT8, Bundle
 from ecmf.engines.base import Precision, Unsuitable
 from ecmf.errors import BundleError, need
 
-INT8 = "model.int8.onnx"
-"""A bundle's calibrated twin, with QuantizeLinear and DequantizeLinear nodes; python -m train.quantize makes it."""
 DYNAMIC = "DynamicQuantizeLinear"
 """Marks a graph with int8 weights whose activations are quantized as it runs: only ONNX Runtime is fast at that."""
 DELICATE = frozenset({"ReduceMean", "ReduceSum", "Pow", "Sqrt", "Reciprocal", "Div", "Range", "IsNaN"})
