@@ -55,7 +55,12 @@ class Manifest:
     golden: Mapping[str, Any] = field(default_factory=dict)
     """Reference to demo media and expected outputs, for the parity gate."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """What only this kind of model needs, e.g. temperature, encoder sha256."""
+    """What only this kind of model needs, e.g. temperature, encoder sha256.
+
+    All of it counts for the bundle's id (see ``Bundle.digest``), sentences too. Prose that no answer depends on belongs
+    in the card, README.md: to reword it here gives the bundle another id, and every head that was trained on the old
+    one is refused. The same holds for ``preprocessing``.
+    """
     format: int = FORMAT
 
 
@@ -73,6 +78,11 @@ class Bundle:
     def digest(self) -> str:
         """Hex digest of all that decides what the bundle answers: its files, but for those APART, its ports and
         labels, and what its manifest tells the code that feeds it and reads it (temperature, window, prior ...).
+
+        A trap: ``preprocessing`` and ``extra`` are hashed whole, and nothing tells their numbers from their sentences.
+        A change of a word there changes the id, as a change of the graph does, and refuses all heads that users trained
+        on this bundle. Prose that answers do not depend on belongs in the card, which is APART. Nor can keys be left
+        out from now on: shipped bundles have prose there, so their ids, which heads record, would change as well.
         """
         manifest = self.manifest
         parts = _record(manifest, {n: h for n, h in manifest.files.items() if n not in APART})
