@@ -14,6 +14,7 @@ from ecmf.bundle import Bundle
 from ecmf.engines import cache, contest, tuned
 from ecmf.engines.base import Engine, EngineSpec, Precision
 from ecmf.engines.choose import BACKENDS, CPU, open_engine
+from ecmf.engines.graph import INT8
 from ecmf.engines.known import bundles, live_shapes
 from ecmf.engines_view import bar, row_of, show, show_tuned
 from ecmf.errors import EngineError, UsageError, WeightError
@@ -84,11 +85,11 @@ def run_prune(options: argparse.Namespace) -> int:
     """Delete engines that nothing here loads any more: of another version or device, built in
     an older way, or of a model that was replaced; or all of them."""
     versions = {name: backend.identity() for name, backend in BACKENDS.items() if backend.probe()[0]}
-    current = {bundle.manifest.name: bundle.sha256 for bundle in bundles([], offline=True)}
+    current = {bundle.manifest.name: bundle for bundle in bundles([], offline=True)}
     removed, freed = [], 0
     for folder, record in cache.records():
         name = record.bundle.partition("+")[0].rpartition("-")[0]
-        replaced = current.get(name, record.model_sha256) != record.model_sha256
+        replaced = name in current and _is_replaced(record, current[name])
         elsewhere = record.target is None and record.identity != versions.get(record.backend)
         known = BACKENDS.get(record.backend)
         older = known is None or record.revision != known.revision
@@ -102,6 +103,14 @@ def run_prune(options: argparse.Namespace) -> int:
     else:
         print(f"{len(removed)} engines deleted, {freed / 1e6:.0f} MB freed")
     return 0
+
+
+def _is_replaced(record: cache.Record, bundle: Bundle) -> bool:
+    """Whether an engine is of another graph than ``bundle`` has now; one of int8 is of the twin beside it, too."""
+    if record.precision == "int8" and record.twin_sha256 is None:
+        return True  # from before it was kept, so nothing says that the twin is the same
+    twin = bundle.manifest.files.get(INT8) if record.precision == "int8" else None
+    return (record.model_sha256, record.twin_sha256) != (bundle.sha256, twin)
 
 
 def run_tune(options: argparse.Namespace) -> int:

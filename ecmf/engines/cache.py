@@ -32,7 +32,11 @@ def cache_dir() -> Path:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a cached engine; a change in any of the first six leads to another key."""
+    """What is known of a cached engine.
+
+    Another model, twin, backend, identity, precision, spec or revision leads to another key; another ``bundle`` does
+    not where its name and graph are the same.
+    """
 
     bundle: str
     model_sha256: str
@@ -54,11 +58,13 @@ class Record:
     """Why there is no parity report."""
     revision: int = 0
     """Of the backend's way of building; 0: from before these were counted."""
+    twin_sha256: str | None = None
+    """Of the int8 graph that it was built of; None in other precisions, and from before this was kept."""
 
 
 def key(bundle: Bundle, backend: Backend, spec: EngineSpec) -> str:
     """Folder name: readable parts, then a hash of everything the engine depends on."""
-    twin = bundle.manifest.files.get(graph.INT8) if spec.precision == "int8" else None
+    twin = _twin(bundle, spec)
     parts = (bundle.sha256, twin, backend.name, backend.identity(), backend.revision, _spec(spec))
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     return f"{bundle.manifest.name}-{backend.name}-{spec.precision}-{digest}"
@@ -185,6 +191,7 @@ def _build(folder: Path, backend: Backend, bundle: Bundle, spec: EngineSpec) -> 
             parity=parity,
             unproven=unproven,
             revision=backend.revision,
+            twin_sha256=_twin(bundle, spec),
         )
         _write(temporary, record)
         shutil.rmtree(folder, ignore_errors=True)
@@ -220,6 +227,10 @@ def _prove(engine: Engine, bundle: Bundle, spec: EngineSpec) -> tuple[dict[str, 
         )
     log.info("%s %s of %s passes parity: %s", engine.backend, engine.precision, bundle.id, report.verdict)
     return report.record(), None
+
+
+def _twin(bundle: Bundle, spec: EngineSpec) -> str | None:
+    return bundle.manifest.files.get(graph.INT8) if spec.precision == "int8" else None
 
 
 def _spec(spec: EngineSpec) -> str:

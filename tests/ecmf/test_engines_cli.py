@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from line_bundle import keep, line
 
-from ecmf.bundle import Bundle
+from ecmf import engines_cli
+from ecmf.bundle import Bundle, write_bundle
 from ecmf.engines import cache, tuned
 from ecmf.engines.base import EngineSpec
 from ecmf.engines.choose import BACKENDS, CPU, open_engine
+from ecmf.engines.graph import INT8
 from ecmf.fetch import locked
 from ecmf.models_cli import main
 
@@ -142,6 +144,45 @@ def test_prune_clears_what_was_built_in_an_older_way(
     assert len(run(capsys, "prune")["removed"]) == 1
     (record,) = (record for _, record in cache.records())
     assert record.revision == BACKENDS["onnxruntime"].revision
+
+
+def with_twin(bundle: Bundle, slope: float, folder: Path) -> Bundle:
+    """The same model with an int8 twin beside it, or what passes for one: its hash is what matters here."""
+    twin = line(folder / f"twin-{slope}", slope).model
+    return write_bundle(folder / "line", bundle.manifest, {**files(bundle), INT8: twin})
+
+
+def files(bundle: Bundle) -> dict[str, Path | bytes]:
+    return {name: (bundle.folder / name).read_bytes() for name in bundle.manifest.files if name != INT8}
+
+
+def test_prune_clears_the_engines_of_a_twin_that_was_replaced(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    int8 = ("--backend", "onnxruntime", "--precision", "int8")
+    here = [with_twin(bundle, 2.0, tmp_path)]
+    monkeypatch.setattr(engines_cli, "bundles", lambda names, *, offline: here)
+    run(capsys, *build(here[0], "--backend", "onnxruntime"))
+    (old,) = run(capsys, *build(here[0], *int8))
+    assert run(capsys, "prune")["removed"] == []
+    here[0] = with_twin(bundle, 2.001, tmp_path)
+    (new,) = run(capsys, *build(here[0], *int8))
+    assert run(capsys, "prune")["removed"] == [Path(old["path"]).name]
+    assert {row["precision"] for row in run(capsys, "list")} == {"fp32", "int8"}
+    here[0] = write_bundle(here[0].folder, bundle.manifest, files(bundle))
+    assert run(capsys, "prune")["removed"] == [Path(new["path"]).name], "without a twin nothing loads it"
+
+
+def test_prune_clears_an_int8_engine_of_nobody_knows_which_twin(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = with_twin(bundle, 2.0, tmp_path)
+    monkeypatch.setattr(engines_cli, "bundles", lambda names, *, offline: [here])
+    (built,) = run(capsys, *build(here, "--backend", "onnxruntime", "--precision", "int8"))
+    path = Path(built["path"]) / "engine.json"
+    before = {name: value for name, value in json.loads(path.read_text()).items() if name != "twin_sha256"}
+    path.write_text(json.dumps(before))
+    assert run(capsys, "prune")["removed"] == [Path(built["path"]).name]
 
 
 def test_a_build_waits_for_the_one_that_is_under_way(bundle: Bundle, home: Path) -> None:
