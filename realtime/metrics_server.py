@@ -1,4 +1,8 @@
-"""The loopback HTTP server behind the metrics; a web page in a browser here cannot read them through it."""
+"""The loopback HTTP server behind the metrics; a web page in a browser here cannot read them through it.
+
+A reverse proxy before it must send `Host: localhost` (nginx does not keep the public name unless told to, Caddy and
+Traefik do): any other name is refused, for that is how a page in a browser would come here.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,12 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HOST = "127.0.0.1"
-"""Loopback only: whoever is to read it from elsewhere puts a proxy with access control before it."""
-REFUSAL = b"this answers to loopback names only: ask for localhost or 127.0.0.1\n"
+"""Loopback only: whoever is to read it from elsewhere puts a proxy with access control before it, which must send
+`Host: localhost`."""
+REFUSAL = (
+    b"this answers to loopback names only: ask for localhost or 127.0.0.1; "
+    b"a reverse proxy must send Host: localhost\n"
+)
 
 
 class MetricsServer:

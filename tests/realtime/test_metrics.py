@@ -142,12 +142,17 @@ def test_only_this_machine_is_answered(scraped: Scraped) -> None:
     assert scraped.metrics._server.address == ("127.0.0.1", scraped.port)
 
 
-def status(port: int, host: str) -> int:
+def answer(port: int, host: str) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/metrics", headers={"Host": host})
-    code = connection.getresponse().status
+    answered = connection.getresponse()
+    code, text = answered.status, answered.read().decode()
     connection.close()
-    return code
+    return code, text
+
+
+def status(port: int, host: str) -> int:
+    return answer(port, host)[0]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +167,12 @@ def test_by_a_loopback_name_it_is_answered(scraped: Scraped, host: str) -> None:
 )
 def test_a_page_that_made_its_name_mean_this_machine_reads_nothing(scraped: Scraped, host: str) -> None:
     assert status(scraped.port, host.format(scraped.port)) == 403
+
+
+def test_a_proxy_that_keeps_its_public_name_is_told_what_to_send(scraped: Scraped) -> None:
+    code, told = answer(scraped.port, "metrics.example.org")
+    assert code == 403 and "Host: localhost" in told
+    assert status(scraped.port, "localhost") == 200
 
 
 def test_a_scraper_without_a_host_header_is_answered(scraped: Scraped) -> None:
