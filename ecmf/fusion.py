@@ -122,7 +122,8 @@ class EcmfHead(nn.Module):
 
         face, scene, voice, text: float32[B, d of the modality], any finite value where absent.
         log_probs: float32[B, 4, L], the branches' calibrated log-probabilities (zeros where there are none).
-        quality: float32[B, 4] in [0, 1]; 0 masks the token. Every output is continuous in it, down to 0 of all but one.
+        quality: float32[B, 4] in [0, 1], not all 0; 0 masks the token. As a cue's quality falls to 0 no output jumps,
+        as long as another of face, voice and text keeps one above 0.
         Returns logits float32[B, L] and weights float32[B, 4] that sum to 1 over the present tokens.
         """
         tokens = self._tokens((face, scene, voice, text), log_probs, quality)
@@ -132,9 +133,8 @@ class EcmfHead(nn.Module):
         seen = 1 - unseen
 
         on = seen * self.experts
-        on = on / on.amax(dim=1, keepdim=True).clamp(
-            min=NOTHING
-        )  # what all fade to is not the prior: see FADED
+        # What all fade to is not the prior: see FADED.
+        on = on / on.amax(dim=1, keepdim=True).clamp(min=NOTHING)
         target = torch.softmax(self.bias, dim=-1)
         likelihood = torch.exp(functional.softplus(self.trust) * log_probs + self.prior)
         known = likelihood @ torch.stack([target, torch.softmax(self.idle, dim=-1)], dim=-1)

@@ -54,9 +54,8 @@ def heard(
     shared = 0
     while shared < min(len(units), len(known)) and _same(units[shared].text, known[shared]):
         shared += 1
-    said = [
-        (_bare(word), -1, False) for word in before.split()
-    ]  # word, index of its unit, whether it lasts no time
+    # Word, index of its unit, whether it lasts no time.
+    said = [(_bare(word), -1, False) for word in before.split()]
     for index, unit in enumerate(units):
         if unit.punctuation:
             continue
