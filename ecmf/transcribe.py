@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +160,9 @@ class Transcriber:
             *self._settle(progress, units[:ready], window.begin, hypothesis.language)
         ]
         events += progress.guess(units[ready:], window.begin)
+        if progress.settled == window.settled and len(window.audio) >= _LONGEST_WINDOW_S * SAMPLE_RATE:
+            events += progress.guess((), end)  # no window can be longer: the next one would be the same
+            events += self._skip(progress, end, "unsettled")
         if progress.splits(self.settings):
             following = self._segmenter.split(progress.settled)
             self._queue.append(progress.going_on(following))
@@ -255,14 +259,21 @@ class Transcriber:
             to = min(end, here - round(self.settings.lag_s * SAMPLE_RATE / 4))
             if to <= done:
                 continue
-            untold = max(done, self._lost)  # utterances overlap by what leads up to the second
-            if to > untold:
-                events.append(Skipped(progress.ns(untold), progress.ns(to), "overload"))
-                self.skipped_s += (to - untold) / SAMPLE_RATE
-                self._lost = to
-            progress.skip(to)
-            self._context.break_off(to)
+            events += self._skip(progress, to, "overload")
         return events + self._ends() if events else events
+
+    def _skip(
+        self, progress: Unfinished, to: int, reason: Literal["overload", "unsettled"]
+    ) -> list[TranscriptEvent]:
+        events: list[TranscriptEvent] = []
+        untold = max(progress.settled, self._lost)  # utterances overlap by what leads up to the second
+        if to > untold:
+            events.append(Skipped(progress.ns(untold), progress.ns(to), reason))
+            self.skipped_s += (to - untold) / SAMPLE_RATE
+            self._lost = to
+        progress.skip(to)
+        self._context.break_off(to)
+        return events
 
     def _break_off(self, here: int, origin: int) -> list[TranscriptEvent]:
         """Samples were lost, or the clock jumped: a new stretch begins."""

@@ -59,8 +59,9 @@ class Skipped:
 
     start_ns: int
     end_ns: int
-    reason: Literal["overload", "gap"]
-    """overload: the transcriber was too far behind; gap: the source lost samples."""
+    reason: Literal["overload", "gap", "unsettled"]
+    """overload: the transcriber was too far behind; gap: the source lost samples; unsettled: nothing could be read in
+    the longest window that there is."""
 
 
 TranscriptEvent = Settled | Partial | UtteranceEnd | Skipped

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from scripted import Scripted, follow, transcriber
 
 from ecmf.heard import Unit
-from ecmf.transcript import Partial, Settled
+from ecmf.transcript import Partial, Settled, Skipped
 from ecmf.vad import SAMPLE_RATE
 
 ONE, TWO = Unit(" one", (1,), 0.3, 0.6, 0.95), Unit(" two", (2,), 0.7, 1.9, 0.95)
@@ -30,3 +31,32 @@ def test_no_word_is_placed_before_what_was_settled_when_it_was_read() -> None:
             assert event.start_ns >= settled
             settled, texts = event.end_ns, texts + event.text
     assert texts == " one two three"
+
+
+def test_what_sounds_like_speech_for_long_and_has_no_word_in_it_is_skipped() -> None:
+    decoder = Scripted(lambda prefix, from_s, seconds: [])
+    made = transcriber(decoder, (0.5, 36.0))
+    events = [event for _, _, event in follow(made, 40.0)]
+    assert [event.reason for event in events if isinstance(event, Skipped)] == ["unsettled"]
+    (skipped,) = events
+    assert made.skipped_s == pytest.approx((skipped.end_ns - skipped.start_ns) / 1e9) == 28.0
+    assert made.window() is None
+
+
+def test_words_after_a_skipped_stretch_are_settled() -> None:
+    late = Unit(" late", (7,), 0.2, 0.6, 0.95)
+
+    def read(prefix: tuple[int, ...], from_s: float, seconds: float) -> list[Unit]:
+        told = bool(made.skipped_s) and not prefix
+        return [ONE] if first and not prefix and seconds < 2 else [late] if told and seconds > 1 else []
+
+    first = True
+    decoder = Scripted(read)
+    made = transcriber(decoder, (0.5, 36.0))
+    texts = []
+    for _, _, event in follow(made, 40.0):
+        if isinstance(event, Settled):
+            texts.append(event.text)
+            first = False
+    assert texts == [" one", " late"]
+    assert decoder.prefixes[-1] == (7,)  # and not what was said before the skipped stretch
