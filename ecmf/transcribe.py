@@ -159,9 +159,11 @@ class Transcriber:
         events: list[TranscriptEvent] = [
             *self._settle(progress, units[:ready], window.begin, hypothesis.language)
         ]
-        events += progress.guess(units[ready:], window.begin)
+        events += progress.guess(units[ready:], window.begin, hypothesis.language)
         if progress.settled == window.settled and len(window.audio) >= _LONGEST_WINDOW_S * SAMPLE_RATE:
-            events += progress.guess((), end)  # no window can be longer: the next one would be the same
+            events += progress.guess(
+                (), end, hypothesis.language
+            )  # no window can be longer: the next one would be the same
             events += self._skip(progress, end, "unsettled")
         if progress.splits(self.settings):
             following = self._segmenter.split(progress.settled)
@@ -241,7 +243,7 @@ class Transcriber:
             if self._queue[0].due(here, self.settings) is not None:
                 break
             ended = self._queue.popleft()
-            events += self._settle(ended, ended.left(), ended.rest_begin, ended.language or "en")
+            events += self._settle(ended, ended.left(), ended.rest_begin, ended.rest_language)
             events += ended.finish()
         return events
 

@@ -70,7 +70,9 @@ class Unfinished:
     rest: tuple[Unit, ...] = ()
     """What the last pass read and did not settle ..."""
     rest_begin: int = 0
-    """... in a window that began at this sample."""
+    """... in a window that began at this sample ..."""
+    rest_language: str = ""
+    """... in this language; none where nothing is held."""
 
     def ns(self, sample: float) -> int:
         """Capture time of a sample."""
@@ -147,9 +149,9 @@ class Unfinished:
         start = self.ns(begin + units[0].start_s * SAMPLE_RATE)
         return [Settled(self.utterance.number, text, words, start, self.ns(self.settled), language)]
 
-    def guess(self, units: tuple[Unit, ...], begin: int) -> list[Partial]:
+    def guess(self, units: tuple[Unit, ...], begin: int, language: str) -> list[Partial]:
         """What is not settled yet; nothing when that is what was said before."""
-        self.rest, self.rest_begin = units, begin
+        self.rest, self.rest_begin, self.rest_language = units, begin, language
         text = "".join(unit.text for unit in units)
         if text == self.partial:
             return []
@@ -172,7 +174,14 @@ class Unfinished:
     def going_on(self, utterance: Utterance) -> Unfinished:
         """The same for ``utterance``, which begins where this one is settled and ends by a split."""
         rest, self.rest = self.rest, ()
-        return Unfinished(utterance, self.origin_ns, utterance.begin, rest=rest, rest_begin=self.rest_begin)
+        return Unfinished(
+            utterance,
+            self.origin_ns,
+            utterance.begin,
+            rest=rest,
+            rest_begin=self.rest_begin,
+            rest_language=self.rest_language,
+        )
 
     def splits(self, settings: TranscriberSettings) -> bool:
         """Whether it has gone on for so long that it ends where it is settled, at the end of a sentence if possible."""

@@ -63,7 +63,7 @@ def test_a_doubtful_word_waits_and_comes_at_the_end_of_its_utterance_at_the_late
         assert progress.ready((sure, doubtful), 1.7, settings, paused=paused) == 1
     assert progress.ready((sure, doubtful), 2.4, settings, paused=False) == 2  # a second of sound behind it
     progress.settle((sure,), 0, "en")
-    progress.guess((doubtful,), 0)
+    progress.guess((doubtful,), 0, "en")
     tail = progress.settle(progress.left(), progress.rest_begin, "en")
     assert [event.text for event in tail] == [" matter"]
     (ended,) = progress.finish()
@@ -77,7 +77,8 @@ def test_a_split_takes_what_is_not_settled_along() -> None:
     progress = Unfinished(Utterance(1, 0, end, end), 0, 0)
     rest = Unit(" matter", (2,), 0.8, 1.3, 0.4)
     progress.settle((Unit(" no", (1,), 0.4, 0.8, 0.95),), 0, "en")
-    progress.guess((rest,), 0)
+    progress.guess((rest,), 0, "de")
     following = progress.going_on(Utterance(2, progress.settled, end, end))
     assert progress.left() == ()
     assert following.left() == (rest,) and following.settled == progress.settled
+    assert following.rest_language == "de"

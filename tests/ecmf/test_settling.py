@@ -6,7 +6,7 @@ import pytest
 from scripted import Scripted, follow, transcriber
 
 from ecmf.heard import Unit
-from ecmf.transcript import Partial, Settled, Skipped
+from ecmf.transcript import Partial, Settled, Skipped, UtteranceEnd
 from ecmf.vad import SAMPLE_RATE
 
 ONE, TWO = Unit(" one", (1,), 0.3, 0.6, 0.95), Unit(" two", (2,), 0.7, 1.9, 0.95)
@@ -60,3 +60,13 @@ def test_words_after_a_skipped_stretch_are_settled() -> None:
             first = False
     assert texts == [" one", " late"]
     assert decoder.prefixes[-1] == (7,)  # and not what was said before the skipped stretch
+
+
+def test_a_doubtful_word_keeps_the_language_it_was_read_in() -> None:
+    decoder = Scripted(lambda *_: [Unit(" Genau", (1,), 0.3, 0.6, 0.6)], language=None, likely="de")
+    told = [
+        event
+        for _, _, event in follow(transcriber(decoder, (0.5, 1.2)), 3.0)
+        if isinstance(event, Settled | UtteranceEnd)
+    ]
+    assert [(event.text.strip(), event.language) for event in told] == [("Genau", "de")] * 2
