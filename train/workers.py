@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from typing import Any
 
 from ecmf.errors import EcmfError, UsageError
@@ -52,16 +53,15 @@ def ahead(pieces: Sequence[Piece], processes: int, steps: int, what: str) -> Non
     context = multiprocessing.get_context("spawn")
     following, done = context.Value("q", 0), context.Array("q", len(pieces))
     failed = context.SimpleQueue()
-    started = [
-        context.Process(target=_work, args=(pieces, following, done, failed), daemon=True)
-        for _ in range(min(processes, len(pieces)))
-    ]
-    for process in started:
-        process.start()
+    started: list[Any] = []
     try:
+        for _ in range(min(processes, len(pieces))):
+            process = context.Process(target=_work, args=(pieces, following, done, failed), daemon=True)
+            process.start()
+            started.append(process)
         with shown(f"{what}, {len(started)} processes", steps) as advance:
-            while any(process.is_alive() for process in started) and failed.empty():
-                next(process for process in started if process.is_alive()).join(POLL_S)
+            while (working := [p.sentinel for p in started if p.is_alive()]) and failed.empty():
+                wait(working, POLL_S)
                 advance(sum(done[:]), "")
         if not failed.empty():
             raise failed.get()

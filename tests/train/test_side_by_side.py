@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,28 @@ def test_an_error_of_a_piece_is_raised_here() -> None:
         workers.ahead([partial(fail, "row 3 is bad")] * 3, 2, 3, "files")
 
 
+def test_nobody_is_left_when_not_all_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = SpawnProcess.start, []
+
+    def start(process: SpawnProcess) -> None:
+        calls.append(process)
+        if len(calls) == 2:
+            raise OSError("no more processes")
+        real(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    with pytest.raises(OSError, match="no more processes"):
+        workers.ahead([partial(write, tmp_path, n) for n in range(2)], 2, 2, "files")
+    assert not calls[0].is_alive()
+
+
+def test_a_process_that_ends_while_it_is_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [True]
+    monkeypatch.setattr(SpawnProcess, "is_alive", lambda process: bool(answers) and answers.pop())
+    workers.ahead([partial(write, tmp_path, 0)], 1, 1, "files")
+    assert not answers
+
+
 def test_a_process_that_died_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     workers.ahead([die, partial(write, tmp_path, 1)], 1, 2, "files")
     assert "ended with code -9" in caplog.text and not list(tmp_path.iterdir())
@@ -70,8 +93,8 @@ def test_nobody_is_left_when_the_one_who_asked_is_killed(tmp_path: Path) -> None
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None and parent.stdout.readline() == "begun\n"
     parent.kill()
-    assert parent.stdout.read() == ""  # ends when the child no longer holds the other end of the pipe
-    parent.wait()
+    left, _ = parent.communicate(timeout=60)  # ends when the child no longer holds the other end of the pipe
+    assert left == ""
 
 
 def test_folds_are_the_same_in_one_process_and_in_two(tmp_path: Path) -> None:
