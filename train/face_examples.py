@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,8 @@ from train.datasets import ferplus, muxspace
 from train.face_augment import Augmentation
 
 KINDS = ("tuned", "residual")
+SHAPE = ("kind", "channels", "blocks")
+"""Keys of a member that its weights' shapes follow from."""
 STUDENT = "student"
 """Its table in the recipe and its folder beside the members'; no member may have this name."""
 
@@ -123,6 +126,11 @@ def _plan(name: str, values: Mapping[str, Any]) -> Plan:
 
 
 def _student(values: Mapping[str, Any], members: Mapping[str, Plan]) -> Student:
+    if shape := sorted(values.keys() & set(SHAPE)):
+        raise UsageError(
+            f"face recipe: student.{shape[0]} = {values[shape[0]]!r}: the student is built as the member it starts "
+            "from; leave it out"
+        )
     start = members.get(values.get("start", ""))
     if start is None or start.kind != "residual":
         raise UsageError(
@@ -185,6 +193,15 @@ def load(
         weight = np.full(len(rows), recipe.muxspace_weight, np.float32)
         out[f"mux_{split}"] = Examples(crops.rows(rows), target[rows], weight, mux.label[rows])
     return out
+
+
+def digest(examples: Examples) -> str:
+    """Hex digest of all that training reads of the examples."""
+    found = hashlib.sha256()
+    crops = examples.crops
+    for part in (crops.face, crops.blendshapes, examples.target, examples.weight):
+        found.update(repr((part.shape, part.dtype.str)).encode() + np.ascontiguousarray(part).tobytes())
+    return found.hexdigest()
 
 
 def join(parts: list[Examples]) -> Examples:

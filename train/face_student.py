@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 
 from ecmf.errors import need
 from train.atomic import whole
 from train.face_augment import Augmentation, augment, calmer, move
-from train.face_examples import Examples, Recipe, Student, join, label_weights
+from train.face_examples import Examples, Recipe, Student, digest, join, label_weights
 from train.face_members import Members
 from train.face_training import Batches, Member, ahead, train
+from train.progress import shown
 
 Answer = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 """(grey levels float32[b, 1, s, s], blendshapes float32[b, 52]) -> logits float32[b, 8]."""
@@ -79,13 +79,12 @@ def view(examples: Examples, answer: Answer, recipe: Recipe, student: Student, i
             yield rows, face.clamp(0, 255).round(), shapes
 
     count = student.views + student.calm_views
-    total = -(-len(crops) // recipe.batch)
-    for rows, face, shapes in track(
-        ahead(made()), f"members' answers {index + 1}/{count}", total, transient=True
-    ):
-        out.face[rows] = face[:, 0].to(torch.uint8).numpy()
-        out.blendshapes[rows] = shapes.numpy()
-        out.logits[rows] = answer(face.numpy(), shapes.numpy())
+    with shown(f"members' answers {index + 1}/{count}", len(crops)) as advance:
+        for rows, face, shapes in ahead(made()):
+            out.face[rows] = face[:, 0].to(torch.uint8).numpy()
+            out.blendshapes[rows] = shapes.numpy()
+            out.logits[rows] = answer(face.numpy(), shapes.numpy())
+            advance(rows.stop, "")
     return out
 
 
@@ -126,7 +125,7 @@ def teach(
     assert student is not None
     parts = join([examples["train"], examples["mux_train"]])
     balance = label_weights(parts, recipe.label_balance)
-    folder = folder / _mark(recipe, student, members)
+    folder = folder / _mark(recipe, student, members, parts)
     answer: list[Answer] = []
     strength = recipe.augmentation
     nudge = Augmentation(
@@ -181,10 +180,10 @@ def _batches(
         yield face, torch.from_numpy(shapes), torch.from_numpy(target[rows]), torch.from_numpy(weight[rows])
 
 
-def _mark(recipe: Recipe, student: Student, members: Members) -> str:
+def _mark(recipe: Recipe, student: Student, members: Members, examples: Examples) -> str:
     """The teachers and what their answers depend on, in 12 letters."""
     settings: Any = (recipe.seed, recipe.size, recipe.batch, recipe.augmentation, student.calm, student.views)
-    digest = hashlib.sha256(repr(settings).encode())
+    mark = hashlib.sha256(repr((settings, digest(examples))).encode())
     for name, value in members.state_dict().items():
-        digest.update(name.encode() + np.ascontiguousarray(value.numpy()).tobytes())
-    return digest.hexdigest()[:12]
+        mark.update(name.encode() + np.ascontiguousarray(value.numpy()).tobytes())
+    return mark.hexdigest()[:12]

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,9 +21,10 @@ from ecmf.weights import fetch
 from train import face_crops
 from train.atomic import whole
 from train.face_augment import MIRRORED, augment, calmer
-from train.face_examples import Examples, Plan, Recipe, join, label_weights
+from train.face_examples import Examples, Plan, Recipe, digest, join, label_weights
 from train.face_net import FaceNet
 from train.face_residual import ResidualNet
+from train.progress import shown
 
 T = TypeVar("T")
 Member = FaceNet | ResidualNet
@@ -168,22 +168,18 @@ def train(
     balance = torch.from_numpy(label_weights(parts, recipe.label_balance))
     steps = len(parts) // recipe.batch
     checkpoint = folder / "checkpoint.pt"
-    settings = repr((replace(recipe, members={}, student=None), plan))
+    settings = repr((replace(recipe, members={}, student=None), plan, digest(parts)))
     first = 0
     if checkpoint.is_file():
         stored = torch.load(checkpoint, weights_only=True)
         if stored["recipe"] != settings:
-            raise UsageError(f"{checkpoint} belongs to another recipe; choose another folder or delete it")
+            raise UsageError(
+                f"{checkpoint} belongs to another recipe or other data; choose another folder or delete it"
+            )
         net.load_state_dict(stored["net"])
         average.load_state_dict(stored["average"])
         optimizer.load_state_dict(stored["optimizer"])
         first = stored["epoch"]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
     last = plan.epochs if stop_after is None else min(plan.epochs, first + stop_after)
     for epoch in range(first, last):
         if epoch == plan.settle_from:
@@ -193,9 +189,8 @@ def train(
         net.train()
         torch.manual_seed(recipe.seed * 7919 + epoch)  # dropout: the same after a resume
         running = 0.0
-        with Progress(*columns, transient=True) as bar:
-            task = bar.add_task(f"epoch {epoch + 1}/{plan.epochs}", total=steps, rate="")
-            part = source(epoch) if source else batches(parts, recipe, plan, epoch)
+        part = source(epoch) if source else batches(parts, recipe, plan, epoch)  # may show its own progress
+        with shown(f"epoch {epoch + 1}/{plan.epochs}", steps) as advance:
             for step, (face, shapes, target, weight) in enumerate(ahead(part)):
                 for group in optimizer.param_groups:
                     group["lr"] = schedule(plan, epoch + step / steps)
@@ -210,7 +205,7 @@ def train(
                 optimizer.step()
                 update_average(average, net, min(plan.ema, 1 - 1 / (epoch * steps + step + 2)))
                 running += float(loss.detach())
-                bar.update(task, advance=1, rate=f"{(bar.tasks[0].speed or 0) * recipe.batch:.0f} faces/s")
+                advance(step + 1, f"loss {running / (step + 1):.4f}")
         valid = examples["valid"]
         score = accuracy(predict(average, valid.crops, pool), valid.majority)
         log(f"epoch {epoch + 1}: loss {running / max(steps, 1):.4f}, FER+ valid accuracy {score:.4f}")

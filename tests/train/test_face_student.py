@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from train.face_crops import Cropper, Crops
 from train.face_examples import Examples, Plan, Recipe, Student, recipe_from
 from train.face_members import Members
 from train.face_residual import ResidualNet
+from train.progress import Advance
 
 RESIDUAL = Plan("residual", inner=32, channels=(8, 8, 16), blocks=(1, 1), epochs=1, cosine_epochs=1)
 STUDENT = Student(
@@ -146,6 +148,44 @@ def test_teaching_goes_on_after_a_kill_and_starts_anew_for_other_teachers(
     assert not torch.equal(other.classify.weight, whole.classify.weight)
 
 
+def test_one_progress_is_shown_at_a_time(
+    faces: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_now: list[str] = []
+    seen: list[str] = []
+
+    @contextmanager
+    def shown(what: str, total: int, done: int = 0) -> Iterator[Advance]:
+        assert not open_now, f"{what} inside {open_now[0]}"
+        open_now.append(what)
+        seen.append(what)
+        yield lambda done, note: None
+        open_now.clear()
+
+    for module in (face_student, face_training):
+        monkeypatch.setattr(module, "shown", shown)
+    members = _members(2)
+    start = members.nets[0]
+    assert isinstance(start, ResidualNet)
+    examples = {"train": faces, "mux_train": faces, "valid": faces}
+    face_student.teach(RECIPE, members, examples, start, tmp_path, lambda line: None, stop_after=1)
+    assert seen == ["members' answers 1/3", "epoch 1/4"]
+
+
+def test_other_pictures_are_not_gone_on_with(faces: Examples, tmp_path: Path) -> None:
+    members = _members(2)
+    start = members.nets[0]
+    assert isinstance(start, ResidualNet)
+    examples = {"train": faces, "mux_train": faces, "valid": faces}
+    others = examples | {"train": replace(faces, weight=faces.weight * 2)}
+    for given_now in (examples, others):
+        face_student.teach(RECIPE, members, given_now, start, tmp_path, lambda line: None, stop_after=1)
+    assert len(list(tmp_path.glob("*/view-0.npz"))) == 2
+    with pytest.raises(UsageError, match="another recipe or other data"):
+        face_training.train(RECIPE, RESIDUAL, examples, tmp_path / "member", lambda line: None, stop_after=1)
+        face_training.train(RECIPE, RESIDUAL, others, tmp_path / "member", lambda line: None)
+
+
 def test_a_student_is_built_as_its_first_weights() -> None:
     member = {"kind": "residual", "inner": 48, "channels": [8, 16], "blocks": [1], "small_until": 3}
     recipe = recipe_from({"members": {"one": member}, "student": {"start": "one", "epochs": 5}})
@@ -155,6 +195,9 @@ def test_a_student_is_built_as_its_first_weights() -> None:
         recipe_from({"members": {"one": member}, "student": {"start": "two"}})
     with pytest.raises(UsageError, match="whose kind is residual"):
         recipe_from({"members": {"one": {"kind": "tuned"}}, "student": {"start": "one"}})
+    for key, value in (("kind", "residual"), ("channels", [8, 32]), ("blocks", [2])):
+        with pytest.raises(UsageError, match=f"student.{key} = .* leave it out"):
+            recipe_from({"members": {"one": member}, "student": {"start": "one", key: value}})
     with pytest.raises(UsageError, match="tacher"):
         recipe_from({"members": {"one": member}, "student": {"start": "one", "tacher": 1}})
     with pytest.raises(UsageError, match=r"members\.student"):
