@@ -92,12 +92,14 @@ class Look:
     ) -> None:
         """``build`` makes the stage, on the worker's own thread; ``period_s``: how often it is to look now.
 
-        ``after``: who looks at each frame first. Two at once are slower by a third on two cores, and what comes first
-        takes the other's place among the estimates of a second.
+        ``after``: who looks at each frame first, while its stage is loaded. Two at once are slower by a third on two
+        cores, and what comes first takes the other's place among the estimates of a second.
         """
         self.waits = Waits(self._waiting_ms)
         self._build, self._exchange, self._clock, self._slot = build, exchange, clock, slot
         self._period_s, self._on_frame, self._after = period_s, on_frame, after
+        self._name: str | None = None
+        """Of the worker at this post, as the exchange knows it; None before its first shift."""
         self._looked = threading.Condition()
         self._looked_ns = 0
         """Capture of the newest frame that has been looked at or passed over."""
@@ -107,6 +109,7 @@ class Look:
 
     def __call__(self, shift: Shift) -> None:
         stage = self._build()
+        self._name = shift.name
         self._exchange.use(shift, stage.engines)
         self._persons = self._highest
         while not shift.stop.is_set():
@@ -135,9 +138,15 @@ class Look:
                 self._looked.notify_all()
 
     def await_look(self, end_ns: int) -> None:
-        """Until a frame captured at ``end_ns`` or later has been looked at; AFTER_S at most, for that may never be."""
+        """Until a frame captured at ``end_ns`` or later has been looked at; AFTER_S at most, for that may never be.
+
+        Not at all while nobody looks here: the worker is off, or its stage is being loaded.
+        """
         with self._looked:
-            self._looked.wait_for(lambda: self._looked_ns >= end_ns, AFTER_S)
+            self._looked.wait_for(lambda: self._looked_ns >= end_ns or not self._looks(), AFTER_S)
+
+    def _looks(self) -> bool:
+        return self._name is not None and self._exchange.loaded(self._name)
 
     def _age_ms(self, frame: Frame) -> float:
         return (self._clock.monotonic_ns() - frame.end_ns) * 1e-6

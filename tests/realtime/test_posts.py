@@ -112,13 +112,17 @@ def test_what_the_language_model_has_no_time_for_is_called_that() -> None:
     assert last is not None and last.utterance == 2
 
 
-class Eye:
-    """A stage that says when it looks, and goes on when it may."""
+Told = queue.SimpleQueue[str]
 
-    def __init__(self) -> None:
-        self.engines: dict[str, EngineUse] = {}
+
+class Eye:
+    """A stage that says what it has seen, in a list that it shares with others, and goes on when it may."""
+
+    def __init__(self, name: str, told: Told) -> None:
+        self.engines: dict[str, EngineUse] = {name: EngineUse(backend="openvino", precision="fp32")}
         self.period_s = 0.0
         self.looks, self.may = threading.Event(), threading.Event()
+        self._name, self._told = name, told
 
     def due(self, frame: Frame) -> bool:
         return True
@@ -126,47 +130,103 @@ class Eye:
     def see(self, frame: Frame, wait_ms: float) -> Report | None:
         self.looks.set()
         assert self.may.wait(30)
+        self._told.put(self._name)
         return None
 
 
-def two_who_look() -> tuple[Eye, Eye, list[LatestFrame[Frame]], list[Worker]]:
-    """The second of them waits for the first."""
-    eyes, slots, clock = (Eye(), Eye()), [LatestFrame[Frame](), LatestFrame[Frame]()], FakeClock()
-    first = Look(lambda: cast(Looking, eyes[0]), Exchange(), clock, slots[0], lambda: 0.0)
-    second = Look(lambda: cast(Looking, eyes[1]), Exchange(), clock, slots[1], lambda: 0.0, after=first)
-    workers = [Worker(name, body, clock=clock) for name, body in (("face", first), ("scene", second))]
-    for worker in workers:
-        worker.start()
-    return *eyes, slots, workers
+class Waiting(threading.Condition):
+    """Tells that somebody really waits for it."""
+
+    def __init__(self, told: Told) -> None:
+        super().__init__()
+        self._told = told
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._told.put("scene waits")
+        return super().wait(timeout)
 
 
-def shown(slots: list[LatestFrame[Frame]]) -> None:
-    for slot in slots:
-        slot.put(Frame(np.zeros((2, 2, 3), np.uint8), 1, 2, "read", None, 0))
+class TwoWhoLook:
+    """Face and scene, of which the second looks after the first; the scene may look at once."""
+
+    def __init__(self) -> None:
+        self.told: Told = queue.SimpleQueue()
+        """What was seen and who waited, in the order in which it was."""
+        self.exchange = Exchange()
+        self.face, self.scene = Eye("face", self.told), Eye("scene", self.told)
+        self.scene.may.set()
+        self.loads = threading.Event()
+        """Until it is set the face is being loaded."""
+        clock, self._slots = FakeClock(), [LatestFrame[Frame](), LatestFrame[Frame]()]
+        face = Look(self._load, self.exchange, clock, self._slots[0], lambda: 0.0)
+        face._looked = Waiting(self.told)
+        scene = Look(
+            lambda: cast(Looking, self.scene), self.exchange, clock, self._slots[1], lambda: 0.0, after=face
+        )
+        self._workers = [Worker(name, body, clock=clock) for name, body in (("face", face), ("scene", scene))]
+        for worker in self._workers:
+            worker.start()
+
+    def _load(self) -> Looking:
+        assert self.loads.wait(30)
+        return cast(Looking, self.face)
+
+    def shown_to_face(self) -> None:
+        """It is loaded, and amid a look."""
+        self.loads.set()
+        self._slots[0].put(picture())
+        assert self.face.looks.wait(30)
+
+    def shown_to_scene(self) -> None:
+        self._slots[1].put(picture())
+
+    def ended(self) -> list[str]:
+        """All that was not taken, once both have come to their end."""
+        self.loads.set()
+        self.face.may.set()
+        for slot in self._slots:
+            slot.close()
+        assert all(worker.join(30) for worker in self._workers)
+        return [self.told.get_nowait() for _ in range(self.told.qsize())]
 
 
-def ended(slots: list[LatestFrame[Frame]], workers: list[Worker]) -> bool:
-    for slot in slots:
-        slot.close()
-    return all(worker.join(30) for worker in workers)
+def picture() -> Frame:
+    return Frame(np.zeros((2, 2, 3), np.uint8), 1, 2, "read", None, 0)
 
 
 def test_the_scene_is_looked_at_after_the_face(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posts, "AFTER_S", 30.0)
-    face, scene, slots, workers = two_who_look()
-    scene.may.set()
-    shown(slots)
-    assert face.looks.wait(30) and not scene.looks.wait(0.05)
-    face.may.set()
-    assert scene.looks.wait(30)
-    assert ended(slots, workers)
+    two = TwoWhoLook()
+    two.shown_to_face()
+    two.shown_to_scene()
+    first = two.told.get(timeout=30)  # without an order it is the scene that has looked
+    assert [first, *two.ended()] == ["scene waits", "face", "scene"]
 
 
 def test_the_scene_does_not_wait_for_a_face_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posts, "AFTER_S", 0.001)
-    face, scene, slots, workers = two_who_look()
-    scene.may.set()
-    shown(slots)
-    assert scene.looks.wait(30) and not face.may.is_set()
-    face.may.set()
-    assert ended(slots, workers)
+    two = TwoWhoLook()
+    two.shown_to_face()
+    two.shown_to_scene()
+    assert two.scene.looks.wait(30) and not two.face.may.is_set()
+    two.ended()
+
+
+def test_the_scene_does_not_wait_at_all_for_a_face_that_is_being_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(posts, "AFTER_S", 30.0)
+    two = TwoWhoLook()
+    two.shown_to_scene()
+    assert two.told.get(timeout=30) == "scene"
+    two.ended()
+
+
+def test_the_scene_does_not_wait_at_all_for_a_face_that_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posts, "AFTER_S", 30.0)
+    two = TwoWhoLook()
+    two.shown_to_face()
+    two.exchange.runs("face", None)
+    two.shown_to_scene()
+    assert two.told.get(timeout=30) == "scene"
+    two.ended()
