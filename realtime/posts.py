@@ -189,9 +189,8 @@ class Listen:
         position, before = ring.written, self._utterances
         self._position = position
         self._exchange.use(shift, stage.engines)
-        for said in tuple(
-            self._open.values()
-        ):  # the shift that heard them has died: nothing more comes for them
+        # The shift that heard them has died: nothing more comes for them.
+        for said in tuple(self._open.values()):
             self._tell(shift, replace(said, new=(), partial="", final=True, paused=False, stage_ms={}))
         while not shift.stop.is_set():
             if not ring.wait(position + HOP, WAIT_S) and not ring.closed:
