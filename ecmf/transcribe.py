@@ -156,6 +156,8 @@ class Transcriber:
         ready = len(units)
         if not window.paused or progress.utterance.closed is None:
             ready = progress.ready(units, seconds, self.settings, paused=window.paused)
+        if progress.wordless(units[:ready]):
+            ready = 0
         events: list[TranscriptEvent] = [
             *self._settle(progress, units[:ready], window.begin, hypothesis.language)
         ]

@@ -162,7 +162,11 @@ class Unfinished:
 
     def left(self) -> tuple[Unit, ...]:
         """What is to be settled when it has ended: what the last pass read, unless that is punctuation alone."""
-        return self.rest if self.text or any(not unit.punctuation for unit in self.rest) else ()
+        return () if self.wordless(self.rest) else self.rest
+
+    def wordless(self, units: tuple[Unit, ...]) -> bool:
+        """Whether the utterance would have punctuation and no word with these: it would never end."""
+        return self.first_ns is None and all(unit.punctuation for unit in units)
 
     def finish(self) -> list[UtteranceEnd]:
         """Its last event; none when it has no words."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from scripted import Scripted, follow, transcriber
 
@@ -70,3 +72,25 @@ def test_a_doubtful_word_keeps_the_language_it_was_read_in() -> None:
         if isinstance(event, Settled | UtteranceEnd)
     ]
     assert [(event.text.strip(), event.language) for event in told] == [("Genau", "de")] * 2
+
+
+def test_an_utterance_of_punctuation_alone_settles_nothing() -> None:
+    stop = Unit(".", (3,), 0.4, 0.4, 0.95)
+
+    def read(prefix: tuple[int, ...], from_s: float, seconds: float) -> list[Unit]:
+        if not prefix:
+            return [ONE, TWO] if seconds > TWO.end_s + 0.3 else []
+        return [replace(stop, start_s=from_s, end_s=from_s)] if seconds > from_s + 1 else []
+
+    events = [event for _, _, event in follow(transcriber(Scripted(read), (0.5, 2.5), (3.2, 3.8)), 6.0)]
+    settled = [(event.utterance, event.text) for event in events if isinstance(event, Settled)]
+    ended = [event.utterance for event in events if isinstance(event, UtteranceEnd)]
+    assert {number for number, _ in settled} == set(ended) == {1}
+    assert any(isinstance(event, Partial) and event.utterance == 2 for event in events)
+
+
+def test_punctuation_before_the_first_word_is_settled_with_it() -> None:
+    dots = Unit("...", (3,), 0.3, 0.4, 0.95)
+    decoder = Scripted(lambda prefix, *_: [] if prefix else [dots, replace(ONE, start_s=0.4)])
+    events = [event for _, _, event in follow(transcriber(decoder, (0.5, 1.4)), 3.0)]
+    assert [event.text for event in events if isinstance(event, Settled)] == ["... one"]
