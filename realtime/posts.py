@@ -216,7 +216,8 @@ class Listen:
     def _tell(self, shift: Shift, said: Said) -> None:
         self._exchange.hand_over(shift, said)
         self._utterances = max(self._utterances, said.utterance + 1)
-        self._open.pop(said.utterance, None)
+        # One without an end is over when a newer one is heard of.
+        self._open = {number: each for number, each in self._open.items() if number > said.utterance}
         if said.text and not said.final:
             self._open[said.utterance] = said
         if self._words is not None:

@@ -83,3 +83,24 @@ def test_what_a_worker_had_begun_ends_when_the_next_one_listens() -> None:
     ]
     assert told[3].new == () and told[3].partial == ""
     assert words.qsize() == 5
+
+
+class Endless(Dying):
+    """Hears a first utterance that gets no end and a guess of a second, and dies."""
+
+    def hear(self, sound: Sound) -> Iterator[Said]:
+        if self._life == 1:
+            for number, text in ((1, "."), (2, "")):
+                yield Said(number, text, "pa", (), False, 0, 1, sound.end_ns, sound.clock, None, {})
+            raise EngineError("the engine is gone")
+
+
+def test_an_utterance_is_not_kept_when_a_newer_one_is_heard_of() -> None:
+    lives = itertools.count(1)
+    exchange, ring, words = Exchange(), AudioRing(10), cast(Words, queue.Queue(16))
+    over = threading.Event()
+    post = Listen(lambda: cast(Hearing, Endless(next(lives), ring)), exchange, ring, words)
+    Worker("speech", post, clock=FakeClock(), pause_s=0.0, on_end=over.set).start()
+    assert over.wait(30)
+    told = [words.get_nowait() for _ in range(words.qsize())]
+    assert [(each.utterance, each.final) for each in told if each is not None] == [(1, False), (2, False)]
