@@ -18,6 +18,8 @@ from train.pairing import TRUST, Batch, Pool, draw
 
 FOLDS = 3
 """As many as the voices to fit on at least."""
+LEAST = 0.0
+"""Least logarithm of a temperature: three voices are too few to make an estimate surer than its branches are."""
 
 
 def calibrate_across(
@@ -46,7 +48,7 @@ def calibrate_across(
                 found.append((other(**tensors(batch)[0])[0], batch))
     quality = torch.cat([torch.from_numpy(batch.quality) for _, batch in found])
     target = torch.cat([torch.from_numpy(batch.target) for _, batch in found])
-    fit_temperature(head, torch.cat([logits for logits, _ in found]), quality, target)
+    fit_temperature(head, torch.cat([logits for logits, _ in found]), quality, target, least=LEAST)
 
 
 def held_in(pools: Mapping[Modality, Pool], label: int) -> list[bool]:

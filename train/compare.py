@@ -28,11 +28,13 @@ from ecmf.labels import EKMAN
 from train.atomic import write_whole
 from train.comparison import gains, table
 from train.conditions import Data, conditions
-from train.fit_head import FitOptions, fingerprint
+from train.fit_head import FitOptions, contents, fingerprint
 from train.methods import BASELINES, METHODS, UNTRAINED, Method, Predictor, serves, trained, untrained
 from train.scores import scores, summary
 
 log = logging.getLogger("train.compare")
+VERSION = 1
+"""Raise it when a method or what it is measured on changes, so that old figures are not gone on from."""
 DRAWS = 4000
 """Synthetic pairs per condition and seed."""
 CAVEAT = (
@@ -60,7 +62,8 @@ def compare(
     found: dict[str, dict[str, list[float]]] = {}
     for seed in range(seeds):
         chosen = replace(fit, seed=seed)
-        asked = [fingerprint(data.fit, prior, chosen), fingerprint(data.test, prior, chosen), draws]
+        asked = [VERSION, fingerprint(data.fit, prior, chosen), fingerprint(data.test, prior, chosen), draws]
+        asked.append(None if data.paired_face is None else contents(data.paired_face).hex())
         asked.append([method.name for method in methods])
         path = None if keep is None else keep / f"seed-{seed}.json"
         row = _kept(path, asked)

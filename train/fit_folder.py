@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from train.clip_store import Samples, assemble, extract
 from train.datasets import folder, layouts
 from train.descent import descend
 from train.evaluate_head import predict
-from train.fit_head import calibrate_on, subsets, tensors
+from train.fit_head import VERSION, calibrate_on, subsets, tensors
 from train.pairing import TRUST, Batch
 from train.recipe import Training, read
 from train.scores import intervals, scores
@@ -155,7 +155,9 @@ def train(
     torch.manual_seed(recipe.fit.seed)
     sizes: dict[str, int] = {m: cue.shape[1] for m, cue in samples.batch.cues.items()}
     head = EcmfHead(sizes, labels, recipe.fit.head)
-    digest = hashlib.sha256(repr((recipe, samples.key)).encode())
+    # What training does not read does not make an old checkpoint another's.
+    asked = replace(recipe, version="", abstain_margin=0.0)
+    digest = hashlib.sha256(repr((VERSION, asked, samples.key)).encode())
     contents = () if samples.key else (*samples.batch.cues.values(), samples.batch.log_probs)
     for part in (*contents, samples.batch.quality, samples.batch.target, usable):
         digest.update(np.ascontiguousarray(part).tobytes())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def start(
 
 
 def calibrate_on(head: EcmfHead, batch: Batch) -> None:
-    """Fit the temperatures on cues that the head was not trained on."""
+    """Fit the temperatures on cues that the head was not trained on; one that is too unsure becomes surer, too."""
     inputs, target = tensors(batch)
     head.eval()
     with torch.no_grad():
@@ -112,28 +112,31 @@ def calibrate_on(head: EcmfHead, batch: Batch) -> None:
     fit_temperature(head, logits, inputs["quality"], target)
 
 
-def fit_temperature(head: EcmfHead, logits: Tensor, quality: Tensor, target: Tensor) -> None:
+def fit_temperature(
+    head: EcmfHead, logits: Tensor, quality: Tensor, target: Tensor, *, least: float | None = None
+) -> None:
     """One temperature for all and one for each subset of face, voice and text (Guo et al. 2017, arXiv 1706.04599).
 
     logits: float32[n, L] at temperature 1. What a subset alone would need is drawn towards what all need: few people
-    stand behind it. None is below 1: three voices are too few to make an estimate surer than its branches are.
+    stand behind it. ``least``: logarithm below which no temperature may be, None where there is no bound.
     """
     corners, start = head.corners(quality), untempered(head)
     scale = start.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([scale], max_iter=100, line_search_fn="strong_wolfe")
 
+    def bounded(logs: Tensor) -> Tensor:
+        return logs if least is None else logs.clamp(min=least)
+
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = functional.cross_entropy(
-            logits * torch.exp(-(corners @ scale.clamp(min=0))).unsqueeze(-1), target
-        )
+        loss = functional.cross_entropy(logits * torch.exp(-(corners @ bounded(scale))).unsqueeze(-1), target)
         off = (scale - start).square()
         loss = loss + SHRINK * (off[1:].sum() / (len(scale) - 1) + 0.1 * off[0])
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    head.temperature.data.copy_(scale.detach().clamp(min=0))
+    head.temperature.data.copy_(bounded(scale.detach()))
 
 
 def untempered(head: EcmfHead) -> Tensor:
@@ -246,11 +249,18 @@ def write_graph(
 
 
 def fingerprint(pools: Mapping[Modality, Pool], prior: NDArray[np.float64], options: FitOptions) -> str:
-    """Hex digest of all that a trained head depends on."""
-    digest = hashlib.sha256(json.dumps([VERSION, asdict(options)], sort_keys=True).encode())
+    """Hex digest of all that a trained head depends on; the temperatures are fitted afterwards."""
+    asked = asdict(replace(options, calibration=0))
+    digest = hashlib.sha256(json.dumps([VERSION, asked], sort_keys=True).encode())
     digest.update(prior.tobytes())
     for modality in MODALITIES:
-        pool = pools[modality]
-        for part in (pool.embedding, pool.probs, pool.quality, pool.labels):
-            digest.update(b"none" if part is None else np.ascontiguousarray(part).tobytes())
+        digest.update(contents(pools[modality]))
     return digest.hexdigest()
+
+
+def contents(pool: Pool) -> bytes:
+    """Digest of the cues of a pool and their labels."""
+    digest = hashlib.sha256()
+    for part in (pool.embedding, pool.probs, pool.quality, pool.labels):
+        digest.update(b"none" if part is None else np.ascontiguousarray(part).tobytes())
+    return digest.digest()

@@ -124,3 +124,32 @@ def test_a_killed_comparison_goes_on_with_the_next_seed(
     (tmp_path / "seed-0.json").write_text("{}")
     again = compare.compare(DATA, LABELS, EVEN, few, seeds=1, draws=60, methods=ours, keep=tmp_path)
     assert trained == [1, 1, 0, 0] and again == first
+
+
+def test_what_changes_a_figure_is_measured_anew_and_what_does_not_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = dataclasses.replace(FIT, steps=2)
+    trained: list[int] = []
+    real = compare.trained
+
+    def noted(method: Method, pools: Pools, labels: int, prior: Prior, fit: FitOptions) -> Predictor:
+        trained.append(fit.seed)
+        return real(method, pools, labels, prior, fit)
+
+    def measured(data: compare.Data, fit: FitOptions) -> int:
+        trained.clear()
+        compare.compare(
+            data, LABELS, EVEN, fit, seeds=1, draws=60, methods=compare.METHODS[:1], keep=tmp_path
+        )
+        return len(trained)
+
+    monkeypatch.setattr(compare, "trained", noted)
+    faces = DATA.test["face"]
+    paired = dataclasses.replace(DATA, paired_face=faces)
+    assert measured(paired, few) == 1
+    assert measured(paired, dataclasses.replace(few, calibration=7)) == 0
+    other = dataclasses.replace(DATA, paired_face=faces.take(np.arange(len(faces))[::-1]))
+    assert measured(other, few) == 1
+    monkeypatch.setattr(compare, "VERSION", compare.VERSION + 1)
+    assert measured(other, few) == 1

@@ -188,6 +188,23 @@ def test_calibration_mends_overconfidence(head: EcmfHead) -> None:
     assert after["accuracy"] == before["accuracy"]
 
 
+def test_calibration_makes_a_head_that_is_too_unsure_surer(head: EcmfHead) -> None:
+    unsure = train_head(FIT, NAMES, EVEN, dataclasses.replace(OPTIONS, steps=1))
+    unsure.load_state_dict(head.state_dict())
+    with torch.no_grad():
+        unsure.read.weight.zero_()  # type: ignore[union-attr]
+        unsure.trust.fill_(-1.5)  # a fifth of what each branch says
+    rng = np.random.default_rng(8)
+    subset: frozenset[Modality] = frozenset({"text"})
+    batch = draw(TEST, LABELS, 3000, rng, CLEAN, prior=EVEN, subset=subset)
+    before = scores(predict(unsure, batch)[0], batch.target)
+    calibrate_on(unsure, draw(TEST, LABELS, 3000, rng, CLEAN, prior=EVEN, subset=subset))
+    after = scores(predict(unsure, batch)[0], batch.target)
+    assert before["ece"] > 0.15
+    assert after["ece"] < 0.06
+    assert float(unsure.temperature.min()) < 0
+
+
 def test_nobody_calibrates_a_head_that_was_trained_on_them(tmp_path: Path) -> None:
     seen = set()
     for fold in range(FOLDS):
