@@ -7,12 +7,15 @@ word, and the decoder is given the settled words of that audio as its prefix: th
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 _KEPT = 100
 """Settled words that are remembered; more than are spoken in the longest window."""
+_BREAKS = 16
+"""Breaks that are remembered; more than lie within what may wait, unless the source stutters."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class LeftContext:
 
     def __init__(self) -> None:
         self._settled: deque[Placed] = deque(maxlen=_KEPT)
-        self._broken = 0
-        """Sample at which the stream last broke off."""
+        self._breaks = [0]
+        """Samples at which the stream broke off, in order: utterances before the last break may still wait."""
 
     def add(self, units: Iterable[Placed]) -> None:
         """Remember what was settled."""
@@ -39,7 +42,8 @@ class LeftContext:
 
     def break_off(self, sample: int) -> None:
         """Audio was left out before ``sample``: what comes from there on does not follow on what was said."""
-        self._broken = sample
+        insort(self._breaks, sample)
+        del self._breaks[:-_BREAKS]
 
     def before(self, sample: int, seconds: int) -> tuple[int, tuple[int, ...]]:
         """Where a window for the audio from ``sample`` on begins, and the settled tokens in it.
@@ -48,8 +52,8 @@ class LeftContext:
         """
         words = list(self._settled)
         earliest = sample - seconds
-        if sample >= self._broken:
-            earliest = max(earliest, self._broken)
+        # Before all that are remembered there may have been one anywhere.
+        earliest = max(earliest, max((at for at in self._breaks if at <= sample), default=sample))
         for index, word in enumerate(words):
             if not word.punctuation and earliest <= word.start < sample:
                 return word.start, tuple(token for each in words[index:] for token in each.tokens)
