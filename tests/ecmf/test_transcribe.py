@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scripted import STATES, Scripted
 
 from bench.recordings import WORSTWARD, pink, read_wave, wordless
 from bench.word_errors import matches, normal
@@ -15,7 +17,6 @@ from ecmf.decoder import Decoder, model_folder
 from ecmf.errors import UsageError
 from ecmf.heard import Unit
 from ecmf.heard import heard as really_heard
-from ecmf.left_context import Placed
 from ecmf.speech import SpeechEncoder
 from ecmf.transcribe import Transcriber, Window
 from ecmf.transcript import Partial, Settled, Skipped, TranscriptEvent, UtteranceEnd
@@ -203,16 +204,28 @@ def test_windows_begin_with_what_was_said_shortly_before(
     assert normal(decoder.text(last.prefix))[-2:] in (["ever", "failed"], ["no", "matter"])
 
 
-def test_nothing_said_before_a_gap_guides_what_follows(reading: Audio, decoder: Decoder) -> None:
-    transcriber = Transcriber(decoder)
-    transcriber.push(reading[: round(1.9 * SAMPLE_RATE)], START_NS)
-    assert transcriber.window() is not None
-    transcriber.push(reading[round(1.9 * SAMPLE_RATE) :][:SAMPLE_RATE], START_NS + 60_000_000_000)
-    cut = round(1.9 * SAMPLE_RATE)
-    transcriber._context.add([Placed((1,), cut - 8000, punctuation=False)])
-    following = transcriber._queue[-1]
-    assert following.utterance.begin >= cut
-    assert transcriber._cut(following, cut + 8192).prefix == ()
+@pytest.mark.parametrize("lost_s", [0, 60])
+def test_nothing_said_before_a_gap_guides_what_follows(reading: Audio, lost_s: int) -> None:
+    before, after, cut = 1, 2, round(1.9 * SAMPLE_RATE)
+    saying = before
+    decoder = Scripted(lambda *_: [Unit(" ever", (saying,), 0.3, 0.9, 0.95)])
+    transcriber = Transcriber(cast(Decoder, decoder))
+    windows: list[tuple[Window, tuple[int, ...]]] = []
+    for saying, late_ns in ((before, 0), (after, lost_s * 1_000_000_000)):
+        begin = 0 if saying == before else cut
+        start_ns = START_NS + round(begin * 1e9 / SAMPLE_RATE) + late_ns
+        events = transcriber.push(reading[begin : begin + cut], start_ns)
+        while (window := transcriber.window()) is not None:
+            events += transcriber.step(window, STATES)
+            windows.append((window, decoder.prefixes[-1]))
+        assert any(isinstance(event, Settled) for event in events)
+    assert windows[0][1] == ()
+    following = [(window, guide) for window, guide in windows if window.settled >= cut]
+    assert following and all(window.prefix == guide for window, guide in following)
+    if lost_s:
+        assert all(before not in guide and window.begin >= cut for window, guide in following)
+    else:
+        assert any(before in guide and window.begin < cut for window, guide in following)
 
 
 def test_a_compound_is_one_word(decoder: Decoder) -> None:
