@@ -111,7 +111,12 @@ def place(cache: Path, digest: str) -> Path:
 
 
 def extract(
-    listed: Folder, cache: Path, numbers: Sequence[int] | None = None, *, processes: int = 1
+    listed: Folder,
+    cache: Path,
+    numbers: Sequence[int] | None = None,
+    *,
+    processes: int = 1,
+    offline: bool = False,
 ) -> Extracted:
     """Cues of every clip, or of those ``numbers``, from the cache where its content and the branches are the same.
 
@@ -129,7 +134,7 @@ def extract(
     with distributed.together():
         mine = distributed.every(missing)
         with shown("clips", len(mine)) as advance:
-            extract_some(listed, files, mine, advance, clip_cues.ClipReader())
+            extract_some(listed, files, mine, advance, clip_cues.ClipReader(offline=offline))
     return Extracted([files[number] for number in chosen])
 
 

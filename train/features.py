@@ -37,14 +37,15 @@ def clips(listed: folder.Folder, cache: Path, asked: argparse.Namespace) -> str:
         done = len(shards.here(listed, cache))
         left = f"; missing: {', '.join(map(str, absent))}" if absent else "; --merge checks them"
         return f"{done} of {done + len(absent)} shards are in {shards.folder_of(listed, cache)}{left}"
+    processes = asked.processes or workers.cores()
     if asked.shard is not None:
         shard = shards.Shard.parse(asked.shard)
-        written = shards.extract(listed, cache, shard, asked.processes)
+        written = shards.extract(listed, cache, shard, processes)
         return f"shard {shard}: {len(shard.clips(listed))} clips; {written}"
     if asked.merge:
         samples = shards.merge(listed, cache)
     else:
-        found = clip_store.extract(listed, cache, processes=asked.processes)
+        found = clip_store.extract(listed, cache, processes=processes)
         samples = clip_store.assemble(listed, found, training=False, cache=cache)
     with_cue = {m: int((samples.batch.quality[:, i] > 0).sum()) for i, m in enumerate(MODALITIES)}
     counted = ", ".join(f"{m} {count}" for m, count in with_cue.items())
@@ -87,11 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels = None if asked.labels is None else folder.label_set(asked.labels)
         with distributed.joined():
             if asked.features is None:
+                if asked.config is not None:
+                    raise UsageError("--config goes with --features; clips are read as live, by no recipe")
                 listed = layouts.read(asked.data, labels, training=False, unlabelled=True)
                 log.info("%s", listed.told())
                 return clips(listed, cache, asked)
             if asked.shard or asked.merge or asked.status:
                 raise UsageError("--shard, --merge and --status go with --data; --features only packs")
+            if asked.processes is not None:
+                raise UsageError(
+                    "--processes goes with --data; --features only packs, which one process does"
+                )
             return packed(asked.features, cache, labels, asked.config)
 
     return command.carried_out(work)

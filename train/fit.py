@@ -108,8 +108,10 @@ def fit(asked: Run) -> Bundle:
         raise UsageError(
             "say what to train: --recipe NAME, --data DIR or --features DIR; --help explains them"
         )
-    if asked.processes < 1:
+    if asked.processes is not None and asked.processes < 1:
         raise UsageError(f"--processes {asked.processes}: at least one")
+    if asked.recipe is not None and asked.processes is not None:
+        raise UsageError(f"--processes goes with --data or --features; one trains the recipe {asked.recipe}")
     if asked.config is not None and not asked.config.is_file():
         raise UsageError(f"no recipe {asked.config}; --config names a TOML file like those in {RECIPES}")
     if asked.recipe is not None:
@@ -135,7 +137,7 @@ def fit(asked: Run) -> Bundle:
                 config=asked.config,
                 labels=asked.labels,
                 unfinished=asked.unfinished,
-                processes=asked.processes,
+                processes=asked.processes or workers.cores(),
                 begin=lambda: begin(asked),
             ),
         )

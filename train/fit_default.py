@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ecmf.bundle import Bundle
 from ecmf.cue import MODALITIES, Modality
 from ecmf.errors import DataError, UsageError
-from ecmf.fusion import HeadOptions
 from ecmf.labels import EKMAN
 from train.calibrate_head import calibrate_across
 from train.evaluate_head import brief, evaluate, paired
@@ -22,6 +21,7 @@ from train.head_card import card
 from train.options import filled, read_toml
 from train.pairing import PairingOptions, Pool, draw, together
 from train.pools import Extraction, Split
+from train.recipe import head_options
 
 LICENCE = "Apache-2.0 code; weights CC BY-NC-SA 4.0, since the voice cues are RAVDESS's"
 
@@ -40,7 +40,7 @@ class Recipe:
 def read_recipe(path: Path) -> Recipe:
     """Raises UsageError naming the key that is unknown or makes no sense."""
     raw = read_toml(path)
-    head = filled(HeadOptions, raw.pop("head", {}), f"{path} [head]")
+    head = head_options(raw.pop("head", {}), f"{path} [head]")
     pairing = filled(PairingOptions, raw.pop("pairing", {}), f"{path} [pairing]")
     version = str(raw.pop("version", "0"))
     asked = raw.pop("prior", [1 / len(EKMAN)] * len(EKMAN))

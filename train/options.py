@@ -24,8 +24,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def filled(kind: type[Kind], given: Mapping[str, Any], where: str, **more: Any) -> Kind:
-    """``kind(**given, **more)``. Raises UsageError for an unknown key, or a number of the wrong kind."""
+    """``kind(**given, **more)``. Raises UsageError for an unknown key, a number or a list of the wrong kind."""
     known = {f.name: f for f in fields(kind) if f.name not in more}  # type: ignore[arg-type]
+    values = dict(given)
     for key, value in given.items():
         if key not in known:
             raise UsageError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
@@ -34,4 +35,8 @@ def filled(kind: type[Kind], given: Mapping[str, Any], where: str, **more: Any) 
             raise UsageError(f"{where}: {key} = {value!r}; expected a value like {default!r}")
         if isinstance(default, int | float) and not isinstance(value, int | float):
             raise UsageError(f"{where}: {key} = {value!r}; expected a number like {default!r}")
-    return kind(**given, **more)
+        if isinstance(default, tuple):
+            if not isinstance(value, list | tuple):
+                raise UsageError(f"{where}: {key} = {value!r}; expected a list like {list(default)!r}")
+            values[key] = tuple(value)
+    return kind(**values, **more)

@@ -47,12 +47,19 @@ JUDGES = 5
 
 
 def clips(
-    root: Path, out: Path, cache: Path, options: Options, labels: Sequence[str] | None, gain: Gain | None
+    root: Path,
+    out: Path,
+    cache: Path,
+    options: Options,
+    labels: Sequence[str] | None,
+    gain: Gain | None,
+    *,
+    offline: bool = False,
 ) -> dict[str, Any]:
     """A folder of clips: guess what has no label in train; or with ``gain`` hide some and measure on test clips."""
     listed = layouts.read(root, labels, unlabelled=True)
     log.info("%s", listed.told())
-    moments = clip_store.extract(listed, cache)
+    moments = clip_store.extract(listed, cache, offline=offline)
     chosen = [n for n, item in enumerate(listed.items) if item.split == "train" and moments[n]]
     given = np.array(
         [listed.labels.index(i.label) if i.label else -1 for i in (listed.items[n] for n in chosen)]
@@ -244,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif asked.features is not None:
             report = mer(asked.features, asked.out, cache, options, labels, gain, asked.config)
         else:
-            report = clips(asked.data, asked.out, cache, options, labels, gain)
+            report = clips(asked.data, asked.out, cache, options, labels, gain, offline=asked.offline)
         found = command.results(report)
         write_whole(asked.out / "summary.json", found.encode())
         return found.rstrip()

@@ -154,20 +154,26 @@ def _agreement(one: NDArray[np.integer], other: NDArray[np.integer]) -> float:
 
 
 def clips(
-    data: Path, out: Path, cache: Path, options: Options, *, labels: Sequence[str] | None = None
+    data: Path,
+    out: Path,
+    cache: Path,
+    options: Options,
+    *,
+    labels: Sequence[str] | None = None,
+    offline: bool = False,
 ) -> dict[str, Any]:
     """Refine the train labels of a folder of clips; writes a labels.csv beside the audit."""
     from train.clip_store import extract
 
     listed = folder.read(data, labels)
     log.info("%s", listed.told())
-    moments = extract(listed, cache)
+    moments = extract(listed, cache, offline=offline)
     chosen = [n for n, item in enumerate(listed.items) if item.split == "train" and moments[n]]
     given = np.array([listed.labels.index(listed.items[n].label) for n in chosen])
     features, outside = clip_means.means(moments, chosen, listed.labels)
     if not features:
         raise DataError(f"{listed.table}: in no train clip was anything found to judge its label by")
-    read = _read_by_language_model(listed, chosen, opinions(listed.labels))
+    read = _read_by_language_model(listed, chosen, opinions(listed.labels), offline=offline)
     if read is not None:
         outside["language model"] = read
     people = np.array([listed.items[n].speaker for n in chosen])
@@ -180,7 +186,11 @@ def clips(
 
 
 def _read_by_language_model(
-    listed: folder.Folder, chosen: Sequence[int], matrix: NDArray[np.float32] | None
+    listed: folder.Folder,
+    chosen: Sequence[int],
+    matrix: NDArray[np.float32] | None,
+    *,
+    offline: bool = False,
 ) -> Probs | None:
     """The language model's opinion of the text files among the clips; None without any, or without the model."""
     texts = {
@@ -191,7 +201,7 @@ def _read_by_language_model(
     if not texts or matrix is None:
         return None
     try:
-        enricher = Enricher(None)
+        enricher = Enricher(None, offline=offline)
     except MissingExtra as error:
         log.warning("no reading by a language model: %s", error)
         return None
@@ -259,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise UsageError("--labels goes with --data; FER has its own labels")
             report = fer(asked.fer, asked.out, cache, options, offline=asked.offline)
         else:
-            report = clips(asked.data, asked.out, cache, options, labels=labels)
+            report = clips(asked.data, asked.out, cache, options, labels=labels, offline=asked.offline)
         log.info(
             "%d of %d labels changed; why: %s", report["changed"], report["samples"], asked.out / "audit.csv"
         )

@@ -26,8 +26,8 @@ class Run:
     labels: tuple[str, ...] | None = None
     unfinished: bool = False
     """Export the last checkpoint as it is."""
-    processes: int = 1
-    """That train folds side by side; they change nothing in the result."""
+    processes: int | None = None
+    """That work side by side, one a core where None; they change nothing in the result."""
 
 
 PASSING = ("unfinished", "processes")

@@ -34,12 +34,17 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     """The option of every command whose work can be shared out here."""
     parser.add_argument(
         "--processes",
-        type=int,
-        default=cores(),
+        type=_count,
         metavar="N",
         help="how many extract clips or train folds side by side on this machine, each with up to 1 GB of its own "
-        "(default: one a core, %(default)s here); they change nothing in the result",
+        f"(default: one a core, {cores()} here); they change nothing in the result",
     )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number, at least 1")
+    return int(text)
 
 
 def ahead(pieces: Sequence[Piece], processes: int, steps: int, what: str) -> None:

@@ -4,16 +4,85 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ecmf.errors import DataError
-from train import command
+from ecmf.errors import DataError, UsageError
+from train import clip_cues, command, fit_folder, recipe
+from train.fit_default import read_recipe
 
 COMMANDS = ("fit", "features", "export", "refine", "pseudo")
 """Those whose parser can be had; what the others say is seen by their help alone."""
 ALONE = ("fit_text", "evaluate_text", "quantize")
+
+
+@pytest.mark.parametrize("name", ["fit", "features"])
+@pytest.mark.parametrize("count", ["0", "-3", "two"])
+def test_no_process_is_too_few(name: str, count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"train.{name}").main(["--data", ".", "--processes", count])
+    assert ended.value.code == 2
+    assert f"--processes: '{count}': a whole number, at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--features", ".", "--processes", "2"), "--processes goes with --data"),
+        (("--features", ".", "--status"), "go with --data"),
+        (("--data", ".", "--config", "x.toml"), "--config goes with --features"),
+    ],
+)
+def test_extraction_refuses_what_it_would_not_read(
+    options: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert importlib.import_module("train.features").main(list(options)) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_offline_reaches_whoever_opens_the_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["path,label,speaker,split"]
+    for number, label in enumerate(("glad", "grim", "glad", "grim")):
+        (tmp_path / f"{number}.txt").write_text("A word.")
+        lines.append(f"{number}.txt,{label},p{number},train")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    told: list[bool] = []
+
+    class Reader:
+        def __init__(self, *, offline: bool = False) -> None:
+            told.append(offline)
+            raise DataError("seen")
+
+    monkeypatch.setattr(clip_cues, "ClipReader", Reader)
+    for name in ("refine", "pseudo"):
+        module = importlib.import_module(f"train.{name}")
+        for more in ((), ("--offline",)):
+            arguments = ["--data", tmp_path, "--out", tmp_path / "out", "--cache", tmp_path / "cache", *more]
+            assert module.main([str(each) for each in arguments]) == 2
+            assert capsys.readouterr().err.strip().endswith("error: seen")
+    assert told == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('read_alone = ["voices"]', "read_alone names 'voices'; known: face, voice, text"),
+        ('read_alone = "voice"', "read_alone = 'voice'; expected a list like"),
+    ],
+)
+def test_a_recipe_that_names_no_cue_is_refused(line: str, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f"[head]\n{line}\n")
+    with pytest.raises(UsageError, match=expected):
+        read_recipe(path)
+    with pytest.raises(UsageError, match=expected):
+        recipe.read(fit_folder.Recipe, path)
+    path.write_text('[head]\nread_alone = ["voice"]\n')
+    assert recipe.read(fit_folder.Recipe, path).fit.head.read_alone == ("voice",)
 
 
 def test_results_are_json_even_where_there_is_no_number() -> None:

@@ -88,6 +88,10 @@ def test_help_teaches_the_three_ways(capsys: pytest.CaptureFixture[str]) -> None
         (("--recipe", "face", "--data", ".", "--labels", "a,b"), "has its own labels"),
         (("--data", ".", "--labels", "a"), "at least two different names"),
         (("--recipe", "face", "--data", ".", "--config", "none.toml"), "no recipe none.toml"),
+        (
+            ("--recipe", "face", "--data", ".", "--processes", "2"),
+            "--processes goes with --data or --features",
+        ),
     ],
 )
 def test_refusals_are_one_line_and_code_two(
