@@ -19,7 +19,7 @@ from ecmf.enrich import Enrichment
 from ecmf.speech import SpeechEncoder, SpeechStates
 from ecmf.transcribe import Transcriber, Window
 from ecmf.transcript import Partial, Settled, Skipped, TranscriptEvent, UtteranceEnd, Word
-from ecmf.vad import BLOCK, SpeechDetector
+from ecmf.vad import BLOCK, GAP_NS, SpeechDetector
 from realtime.estimator import Report
 from realtime.message import EngineUse
 from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE, CaptureClock
@@ -160,8 +160,10 @@ class Hearing:
 
     def hear(self, sound: Sound) -> Iterator[Report | Said]:
         """Go on with ``sound``; yields the voice report of a hop before its words, which take longer."""
-        if self._audio.size and abs(sound.start_ns - self._end_ns) > FRESH_NS:
+        if self._audio.size and abs(sound.start_ns - self._end_ns) > GAP_NS:
             self._audio = np.zeros(0, np.float32)
+            if self._transcriber is None:  # which begins the detector anew itself
+                self._detector.reset()
         kept = round((WINDOW_S + 1.0) * SAMPLE_RATE)
         self._audio = np.concatenate([self._audio, sound.samples])[-kept:]
         self._end_ns = sound.end_ns

@@ -1,0 +1,103 @@
+"""The hearing stage over gaps, pauses and slower hops, with models that answer as they are told."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ecmf.branches.voice import VoiceBranch
+from ecmf.decoder import Decoder
+from ecmf.speech import SpeechEncoder, SpeechStates
+from ecmf.vad import BLOCK, GAP_NS, SpeechDetector
+from realtime.hearing import Hearing, Said, Sound
+from realtime.posts import HOP
+from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE
+
+START_NS = 5_000_000_000
+
+
+class Engine:
+    backend, precision, fallback, refusals = "none", "none", None, ()
+
+
+class Encoder:
+    engine = Engine()
+
+    def __init__(self) -> None:
+        self.prepared: list[float] = []
+        self.encoded: list[float] = []
+
+    def prepare(self, longest_s: float) -> None:
+        self.prepared.append(longest_s)
+
+    def encode(self, audio: NDArray[np.float32]) -> SpeechStates:
+        seconds = len(audio) / SAMPLE_RATE
+        self.encoded.append(seconds)
+        return SpeechStates(np.zeros((1, 10, 8), np.float32), {}, seconds)
+
+
+class Voice:
+    """Remembers how long the sound was that it was given."""
+
+    engine = Engine()
+
+    def __init__(self) -> None:
+        self.heard: list[float] = []
+
+    def session(self) -> None: ...
+
+    def process(self, audio: NDArray[np.float32], *_: Any, **__: Any) -> None:
+        self.heard.append(len(audio) / SAMPLE_RATE)
+
+
+class Detector:
+    """Hears speech before a time, in seconds."""
+
+    def __init__(self, until_s: float) -> None:
+        self._until, self._judged, self.waiting, self.resets = until_s, 0, 0, 0
+
+    def process(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        count, self.waiting = divmod(self.waiting + len(audio), BLOCK)
+        at = (self._judged + np.arange(count)) * BLOCK / SAMPLE_RATE
+        self._judged += count
+        return (at < self._until).astype(np.float32)
+
+    def reset(self) -> None:
+        self.waiting, self.resets = 0, self.resets + 1
+
+
+def hearing(encoder: Encoder, voice: Voice, detector: Detector, decoder: object | None = None) -> Hearing:
+    return Hearing(
+        cast(SpeechEncoder, encoder),
+        cast(VoiceBranch, voice),
+        cast(SpeechDetector, detector),
+        cast(Decoder | None, decoder),
+    )
+
+
+def hear(stage: Hearing, seconds: float, start_ns: int = START_NS) -> list[Said]:
+    """What is told of that much noise in pieces."""
+    rng = np.random.default_rng(0)
+    told = []
+    for begin in range(0, round(seconds * SAMPLE_RATE), HOP):
+        noise = (0.1 * rng.standard_normal(HOP)).astype(np.float32)
+        sound = Sound(noise, start_ns + begin * SAMPLE_NS, "file", None)
+        told += [outcome for outcome in stage.hear(sound) if isinstance(outcome, Said)]
+    return told
+
+
+@pytest.mark.parametrize(("lost_ns", "fresh"), [(GAP_NS - 10_000_000, False), (GAP_NS + 10_000_000, True)])
+def test_a_gap_is_the_same_for_the_voice_as_for_the_words(lost_ns: int, fresh: bool) -> None:
+    voice, detector = Voice(), Detector(60.0)
+    stage = hearing(Encoder(), voice, detector)
+    pieces = 16
+    hear(stage, pieces * HOP / SAMPLE_RATE)
+    before = len(voice.heard)
+    hear(stage, 1.0, START_NS + pieces * HOP * SAMPLE_NS + lost_ns)
+    after = voice.heard[before:]
+    assert after
+    assert (max(after) <= 1.2) is fresh
+    assert detector.resets == fresh
