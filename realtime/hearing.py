@@ -20,6 +20,7 @@ from ecmf.speech import SpeechEncoder, SpeechStates
 from ecmf.transcribe import Transcriber, Window
 from ecmf.transcript import Partial, Settled, Skipped, TranscriptEvent, UtteranceEnd, Word
 from ecmf.vad import BLOCK, GAP_NS, SpeechDetector
+from realtime.degrade import LEVELS
 from realtime.estimator import Report
 from realtime.message import EngineUse
 from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE, CaptureClock
@@ -32,8 +33,9 @@ HOP_S = 0.25
 """New sound between two voice reports; less where words are due sooner."""
 FRESH_NS = 150_000_000
 """A transcription window that ends at most this long ago serves the voice, too."""
-SHARED_S = 6.0
-"""Longest window whose encoder pass is shared; for a longer one the voice gets its own, which is sooner done."""
+SHARED_S = 7.0
+"""Longest window whose encoder pass is shared; for a longer one the voice gets its own, which is sooner done.
+The encoder takes as long for any between 5 and 7 s (BUCKETS_S), and most words read every 2 s are in one so long."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,8 @@ class Hearing:
     def prepare(self) -> None:
         """Meet every usual length of sound before the first real one, so that memory does not grow while it runs."""
         if self._transcriber is not None:
-            self._words_encoder.prepare(self._transcriber.settings.usual_s)
+            settings = replace(self._transcriber.settings, hop_s=max(each.words_hop_s for each in LEVELS))
+            self._words_encoder.prepare(settings.usual_s)
         if self._transcriber is None or self._words_encoder is not self._encoder:
             self._encoder.prepare(WINDOW_S)
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ecmf.branches.voice import VoiceBranch
-from ecmf.decoder import Decoder
+from ecmf.branches.voice import WINDOW_S, VoiceBranch
+from ecmf.decoder import Decoder, Hypothesis
+from ecmf.heard import Unit
 from ecmf.speech import SpeechEncoder, SpeechStates
 from ecmf.vad import BLOCK, GAP_NS, SpeechDetector
+from realtime.degrade import LEVELS
 from realtime.hearing import Hearing, Said, Sound
 from realtime.posts import HOP
 from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE
@@ -69,6 +71,28 @@ class Detector:
         self.waiting, self.resets = 0, self.resets + 1
 
 
+class Chatter:
+    """Reads a word every half second, wherever it is asked to go on."""
+
+    language, sha256, multilingual = "en", "", False
+
+    def __init__(self, probability: float) -> None:
+        self._probability = probability
+
+    def decode(
+        self,
+        states: NDArray[np.float32],
+        seconds: float,
+        prefix: tuple[int, ...] = (),
+        from_s: float = 0.0,
+        *_: Any,
+        **__: Any,
+    ) -> Hypothesis:
+        starts = np.arange(from_s, max(seconds - 0.5, from_s), 0.5).tolist()
+        units = [Unit(" so", (1,), at, at + 0.5, self._probability) for at in starts]
+        return Hypothesis(tuple(units), 0.0, -0.1, "en")
+
+
 def hearing(encoder: Encoder, voice: Voice, detector: Detector, decoder: object | None = None) -> Hearing:
     return Hearing(
         cast(SpeechEncoder, encoder),
@@ -101,3 +125,22 @@ def test_a_gap_is_the_same_for_the_voice_as_for_the_words(lost_ns: int, fresh: b
     assert after
     assert (max(after) <= 1.2) is fresh
     assert detector.resets == fresh
+
+
+@pytest.mark.parametrize("hop_s", sorted({each.words_hop_s for each in LEVELS}))
+def test_it_is_prepared_for_every_pace_of_the_words(hop_s: float) -> None:
+    encoder = Encoder()
+    stage = hearing(encoder, Voice(), Detector(60.0), Chatter(probability=0.6))
+    stage.prepare()
+    stage.words_hop_s = hop_s
+    hear(stage, 20.0)
+    assert max(encoder.encoded) <= encoder.prepared[0]
+
+
+def test_words_and_voice_share_their_pass_at_the_slowest_pace_too() -> None:
+    encoder, voice = Encoder(), Voice()
+    stage = hearing(encoder, voice, Detector(60.0), Chatter(probability=0.95))
+    stage.words_hop_s = max(each.words_hop_s for each in LEVELS)
+    hear(stage, 20.0)
+    assert len(encoder.encoded) == len(voice.heard)
+    assert sum(seconds > WINDOW_S for seconds in voice.heard) >= 8
