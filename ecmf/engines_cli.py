@@ -129,8 +129,9 @@ def run_tune(options: argparse.Namespace) -> int:
             if able:
                 best = min(able, key=lambda row: row["ms"])
                 best["chosen"] = True
+                slower = sorted({row["backend"] for row in able} - {best["backend"]})
                 choices[tuned.key(bundle, spec, None)] = tuned.Choice(
-                    best["backend"], best["precision"], best["ms"], _others(measured, best)
+                    best["backend"], best["precision"], best["ms"], _others(measured, best), slower
                 )
     try:
         path = tuned.store(choices)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle
 from ecmf.engines import cuda, torch_graph
-from ecmf.engines.base import Arrays, EngineSpec, Precision, Unsuitable
+from ecmf.engines.base import Arrays, EngineSpec, Precision, Refusal, Unsuitable
 from ecmf.engines.profiles import fitting, is_static, profiles
 from ecmf.errors import EngineError, need
 
@@ -86,6 +86,7 @@ class TorchEngine:
     """Compiled torch programs, one per profile; on a GPU with pinned buffers, one stream and CUDA graphs."""
 
     fallback: str | None = None
+    refusals: tuple[Refusal, ...] = ()
 
     def __init__(
         self, backend: str, models: list[Any], bundle: Bundle, spec: EngineSpec, device: str

@@ -34,6 +34,18 @@ class Unsuitable(EngineError):
     """A backend that does not take this kind of bundle, precision or target; nothing is broken."""
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why backends that come before the one that runs do not."""
+
+    backends: tuple[str, ...]
+    """All of which this holds."""
+    reason: str
+    """For people, without the names."""
+    slower: bool = False
+    """They could run, but another is faster: a choice, where all else is a lack or a fault."""
+
+
 class Engine(Protocol):
     """A loaded model. Not thread-safe: one thread uses it at a time."""
 
@@ -41,6 +53,8 @@ class Engine(Protocol):
     precision: Precision
     fallback: str | None
     """Why it runs in place of a backend that comes first, or in another precision than asked for; None: it is first."""
+    refusals: tuple[Refusal, ...]
+    """The same in parts; empty: it is first."""
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once; keys are the manifest's port names. Raises EngineError when the backend fails."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle
 from ecmf.engines import graph
-from ecmf.engines.base import Arrays, EngineSpec, Precision, Unsuitable
+from ecmf.engines.base import Arrays, EngineSpec, Precision, Refusal, Unsuitable
 from ecmf.engines.processor import processor
 from ecmf.errors import EngineError, MissingExtra, need
 
@@ -39,6 +39,7 @@ class OnnxRuntimeEngine:
     concurrent = True
     stuck = False
     fallback: str | None = None
+    refusals: tuple[Refusal, ...] = ()
 
     def __init__(self, session: Any, precision: Precision) -> None:
         self._session = session

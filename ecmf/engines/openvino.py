@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle
 from ecmf.engines import graph
-from ecmf.engines.base import Arrays, EngineSpec, Precision, Unsuitable
+from ecmf.engines.base import Arrays, EngineSpec, Precision, Refusal, Unsuitable
 from ecmf.errors import EngineError, MissingExtra, need
 
 STUCK_S = 5.0
@@ -64,6 +64,7 @@ class OpenVinoEngine:
     backend = "openvino"
     concurrent = False
     fallback: str | None = None
+    refusals: tuple[Refusal, ...] = ()
 
     def __init__(self, compiled: Any, bundle: Bundle, precision: Precision) -> None:
         _settle()

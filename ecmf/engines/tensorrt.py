@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle
 from ecmf.engines import cuda, graph
-from ecmf.engines.base import Arrays, EngineSpec, Precision, Unsuitable
+from ecmf.engines.base import Arrays, EngineSpec, Precision, Refusal, Unsuitable
 from ecmf.engines.profiles import Profile, Shape, fitting, is_static, profiles
 from ecmf.errors import EngineError, need
 
@@ -112,6 +112,7 @@ class TensorRtEngine:
     """A loaded engine: an execution context, buffers and a graph per profile, one stream for all of them."""
 
     fallback: str | None = None
+    refusals: tuple[Refusal, ...] = ()
 
     def __init__(
         self, backend: str, trt: Any, engine: Any, log: Any, shapes: list[Profile], precision: Precision

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,12 @@ class Choice:
     """Of its least disturbed run on the golden inputs, at batch 1, when it was measured."""
     others: Mapping[str, str] = field(default_factory=dict)
     """Backends that it was chosen over -> why, in a few words."""
+    slower: Sequence[str] | None = None
+    """Those of them that could run and are slower, where the rest cannot; None: kept before they were told apart."""
+
+    def is_slower(self, backend: str) -> bool:
+        """Whether that one of ``others`` is out for its speed; so nearly all are of whom it was not kept."""
+        return self.slower is None or backend in self.slower
 
 
 def file() -> Path:
