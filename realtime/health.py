@@ -13,6 +13,17 @@ need("msgspec", "live")
 import msgspec  # noqa: E402  (its absence has been said in one clear line)
 
 
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """Engines that come before the one that runs, and why they do not run."""
+
+    engines: tuple[str, ...]
+    """Names of the backends."""
+    reason: str
+    """Why, for people."""
+    slower: bool = False
+    """Whether they could run and another is faster: a choice, where all else is a lack or a fault."""
+
+
 class EngineUse(msgspec.Struct, frozen=True, kw_only=True):
     """Which backend computes a branch."""
 
@@ -22,6 +33,12 @@ class EngineUse(msgspec.Struct, frozen=True, kw_only=True):
     """fp32, fp16, bf16 or int8."""
     fallback: str | None = None
     """Why this is not the first choice; null when it is."""
+    left_out: tuple[LeftOut, ...] | None = None
+    """The same in parts, in health alone; null in estimates, and where there is no order of engines."""
+
+    def brief(self) -> EngineUse:
+        """Without ``left_out``, for what is sent many times a second."""
+        return msgspec.structs.replace(self, left_out=None)
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):

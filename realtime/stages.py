@@ -11,7 +11,7 @@ from ecmf.branches.scene import SceneBranch
 from ecmf.cue import Cue, Modality
 from ecmf.engines.base import Engine
 from realtime.estimator import Report
-from realtime.message import EngineUse
+from realtime.health import EngineUse, LeftOut
 from realtime.sources.base import Frame
 
 
@@ -91,7 +91,14 @@ class SceneStage:
 
 def use_of(engine: Engine) -> EngineUse:
     """An engine as messages name it, with the reason where it is not the first choice."""
-    return EngineUse(backend=engine.backend, precision=engine.precision, fallback=engine.fallback)
+    return EngineUse(
+        backend=engine.backend,
+        precision=engine.precision,
+        fallback=engine.fallback,
+        left_out=tuple(
+            LeftOut(engines=each.backends, reason=each.reason, slower=each.slower) for each in engine.refusals
+        ),
+    )
 
 
 def _report(modality: Modality, cues: tuple[Cue, ...], frame: Frame, stages: Mapping[str, float]) -> Report:

@@ -108,7 +108,7 @@ class Stream:
             if self._timed
             else None,
             model=self._model,
-            engine=dict(self._engines()),
+            engine={branch: use.brief() for branch, use in self._engines().items()},
         )
         published = self._publish(message)
         assert isinstance(published, Estimate)

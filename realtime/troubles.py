@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 
 from realtime.message import Health
 
-_PARTS = re.compile(r"; (?=[a-z][\w ,.-]*: )")
-"""Between the reasons of a fallback, each of which begins with the names of the engines that it speaks of."""
-_MEASURED = re.compile(r" here \([^)]* ms\)| at a fifth of ")
-"""An engine that was left out because another is faster is no trouble."""
-
 
 def troubles(health: Health) -> list[str]:
     """One line each, empty when all is well; what most branches have in common is said once and of nobody."""
-    without: defaultdict[str, list[str]] = defaultdict(list)
+    without: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for branch, use in health.engine.items():
-        for part in _PARTS.split(use.fallback or ""):
-            if part and not _MEASURED.search(part):
-                without[part].append(branch)
+        if use.left_out is None and use.fallback:
+            without["", use.fallback].append(branch)
+        for each in use.left_out or ():
+            if not each.slower:  # that another engine is faster is no trouble
+                without[", ".join(each.engines), each.reason].append(branch)
     engines = []
-    for reason, branches in without.items():
-        names, _, why = reason.partition(": ")
+    for (names, why), branches in without.items():
         common = 2 * len(branches) >= len(health.engine)
         who = "" if common else f"{', '.join(branches)} "
-        engines.append(f"{who}runs without {names}: {why}" if why else f"{who}{reason}")
+        engines.append(f"{who}runs without {names}: {why}" if names else f"{who}{why}")
     return [*engines, *health.notes]
 
 
