@@ -53,7 +53,8 @@ def calibrate(
     speakers = ravdess.speakers[tested]
     average = average_of(corpora, chosen)
     sessions = in_sessions(network.answer, average, ravdess.takes[0].of(tested), speakers, 1.0)
-    logits, labels = np.concatenate([*alone, sessions]), np.tile(ravdess.labels[tested], 4)
+    logits = np.concatenate([*alone, sessions])
+    labels = np.tile(ravdess.labels[tested], len(alone) + 1)
     temperature = temperature_of(logits, labels)
     return temperature, scores(labels, softmax(logits / temperature), range(len(EKMAN)))
 

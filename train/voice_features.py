@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecmf import log_mel, prosody
-from ecmf.branches.voice import POOL, VoiceInputs, voice_inputs
+from ecmf.branches.voice import POOL, WINDOW_S, VoiceInputs, voice_inputs
 from ecmf.bundle import sha256_of
 from ecmf.importers.whisper_encoder import LAYERS
-from ecmf.speech import SpeechEncoder, bucket_samples
+from ecmf.speech import BUCKETS_S, PADDING_S, SpeechEncoder, bucket_samples
 from ecmf.vad import SpeechDetector
 from ecmf.weights import fetch
 from train import augment_audio
@@ -183,10 +183,11 @@ def _key(clips: Sequence[Clip], encoder: SpeechEncoder, seed: int) -> str:
     """Of all that the features follow from but the take: sounds, models, seed, and the code between them."""
     code = code_digest(
         *(augment_audio, log_mel, prosody, voice_inputs, SpeechDetector),
-        *(SpeechEncoder.encode, bucket_samples, Take, _augmented, _cut, inputs_of, _dice),
+        *(SpeechEncoder.encode, bucket_samples, Clip.audio, Take, _augmented, _cut, inputs_of, _dice),
     )
+    knobs = (POOL, LONGEST_S, RATE, WINDOW_S, BUCKETS_S, PADDING_S)
     models = (encoder.sha256, LAYERS, sha256_of(fetch("silero-vad")))
-    content = hashlib.sha256(repr((*models, seed, POOL, LONGEST_S, code)).encode())
+    content = hashlib.sha256(repr((*models, seed, *knobs, code)).encode())
     for clip in clips:
         sound = clip.sound if isinstance(clip.sound, bytes) else clip.sound.read_bytes()
         content.update(f"{clip.speaker}/{clip.name}/{hashlib.sha256(sound).hexdigest()}\n".encode())

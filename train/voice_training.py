@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecmf.branches.voice import WINDOW_S
+from ecmf.branches.voice import SESSION_PRIOR_S, WINDOW_S
 from ecmf.labels import EKMAN
 from ecmf.prosody import FEATURES
 from train import voice_network, voice_samples
@@ -122,7 +122,7 @@ def _key(samples: Samples, recipe: Recipe, seed: int) -> str:
     """Of all that a member's weights follow from: samples, recipe, seed and the code that trains."""
     knobs = dataclasses.replace(recipe, version="", members=0, held_out=())
     code = code_digest(sys.modules[__name__], voice_samples, voice_network)
-    key = hashlib.sha256(repr((knobs, seed, torch.__version__, code)).encode())
+    key = hashlib.sha256(repr((knobs, seed, torch.__version__, WINDOW_S, SESSION_PRIOR_S, code)).encode())
     for every in samples.takes:
         for item in every:
             for part in item:

@@ -120,7 +120,7 @@ def test_prompts_are_neutral_and_capped(tmp_path: Path) -> None:
 
 
 def test_the_key_of_features_follows_sound_and_order_but_no_comment(
-    weight: Callable[[str], Path], tmp_path: Path
+    weight: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weight("silero-vad")
     encoder = SimpleNamespace(name="some", sha256="0" * 64)
@@ -134,7 +134,12 @@ def test_the_key_of_features_follows_sound_and_order_but_no_comment(
     (tmp_path / "sound.wav").write_bytes(b"sound")
     assert key(replace(one, sound=tmp_path / "sound.wav")) == key(one)
     keys = {key(one), key(replace(one, sound=b"louder")), key(one, seed=1), key(one, other), key(other, one)}
-    assert len(keys) == 5
+    for name in ("WINDOW_S", "BUCKETS_S", "PADDING_S", "RATE"):
+        monkeypatch.setattr(voice_features, name, 7)
+        keys.add(key(one))
+    monkeypatch.setattr(Clip, "audio", lambda clip: np.zeros(1600, np.float32))
+    keys.add(key(one))
+    assert len(keys) == 10
 
 
 def test_a_digest_of_code_sees_code_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
