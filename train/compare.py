@@ -39,8 +39,8 @@ DRAWS = 4000
 """Synthetic pairs per condition and seed."""
 CAVEAT = (
     "The pairs are synthetic: a face, a voice and a sentence of different people that share a label. Such cues are "
-    "independent given the label, so the product of calibrated experts is the best that any head can do; the table "
-    "exercises fusion, it cannot show a real cross-modal gain."
+    "independent given the label, so the product of calibrated experts is the best that can be made of the branches' "
+    "opinions; the head also reads embeddings. The table exercises fusion, it cannot show a real cross-modal gain."
 )
 
 

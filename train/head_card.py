@@ -41,6 +41,9 @@ def card(
         f"| {name} | " + " | ".join(f"{p:.3f}" for p in probs) + " |" for name, probs in priors.items()
     )
     pairing = recipe.fit.pairing
+    lone = " and ".join(f"the {name}'s" for name in recipe.fit.head.read_alone)
+    reading = "; the head also reads embeddings" if recipe.fit.head.read else ""
+    reading += f", {lone} even\nalone" if reading and lone else ""
     fitted, heard = (sorted(names) for names in voices)
     return f"""# Fusion head {recipe.version}
 
@@ -63,7 +66,8 @@ Reads the branches {", ".join(branches.values())} and EfficientNet-lite0's scene
 Cues of people that no branch was trained on: {", ".join(f"{m} {n}" for m, n in counts.items())}.
 Corpora and licences stand in `manifest.json`. **The pairs are synthetic**: a face, a voice and a line of text that
 share a label but come from different people and corpora. The cues are then independent given the label, so the product
-of calibrated experts is the best any head can do, and no figure below shows a cross-modal gain. In
+of calibrated experts is the best that can be made of the branches' opinions{reading}.
+No figure below shows a cross-modal gain. In
 {pairing.conflict:.0%} of the samples voice or text speak for another label than the most trusted cue present (face,
 then voice, then text), {pairing.conflict_neutral:.0%} of them for neutral; the target is the most trusted cue's label.
 In {pairing.noise:.0%} one cue of several is noise. The scene is drawn without regard to the label. One temperature for

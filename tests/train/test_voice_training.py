@@ -15,12 +15,15 @@ pytest.importorskip("sklearn")
 
 import torch
 
+from ecmf.bundle import SHIPPED, load_bundle
 from ecmf.errors import DataError, UsageError
 from ecmf.labels import EKMAN
 from ecmf.prosody import FEATURES
+from train import fit_voice, voice_training
 from train.datasets.speech_clip import Clip
 from train.evaluate_voice import VoiceData, load_corpora
 from train.scores import calibration_error, softmax
+from train.voice_card import card
 from train.voice_features import Features
 from train.voice_recipe import RECIPE, Recipe, read_recipe
 from train.voice_samples import Corpus, average_of, folds
@@ -116,7 +119,9 @@ def test_a_session_learns_the_speaker(recipe: Recipe) -> None:
     assert np.mean(gains) > 0.02
 
 
-def test_members_are_taken_from_a_stopped_run(recipe: Recipe, tmp_path: Path) -> None:
+def test_members_are_taken_from_a_stopped_run(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, rows = corpus(["neutral", "anger"], 0), np.arange(40)
     short = dataclasses.replace(recipe, epochs=1)
     first = predict(train([data], [rows], short, tmp_path), data.takes[0], rows)
@@ -133,6 +138,33 @@ def test_members_are_taken_from_a_stopped_run(recipe: Recipe, tmp_path: Path) ->
     assert len(list(tmp_path.iterdir())) == 8  # other speakers, other histories
     train([data], [rows], dataclasses.replace(short, version="next", held_out=("s9",)), tmp_path)
     assert len(list(tmp_path.iterdir())) == 8  # neither changes a weight
+    monkeypatch.setattr(voice_training, "SESSION_PRIOR_S", 5.0)
+    train([data], [rows], short, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 10  # other histories
+
+
+@pytest.mark.parametrize("distorted", [0, 1, 3])
+def test_the_temperature_takes_as_many_distorted_copies_as_there_are(
+    distorted: int, recipe: Recipe, tmp_path: Path
+) -> None:
+    data, rows = corpus(list(EKMAN), 0), np.arange(140)
+    takes = dataclasses.replace(data, takes=list(data.takes) * (1 + distorted))
+    temperature, measured = fit_voice.calibrate(
+        [takes], [rows], dataclasses.replace(recipe, epochs=1), tmp_path
+    )
+    apart = int((folds(data.speakers, 4) == 0).sum())
+    assert temperature > 0
+    assert measured["clips"] == apart * (min(1 + distorted, 3) + 1)
+
+
+def test_the_card_is_of_the_measures_and_needs_no_german_speaker() -> None:
+    bundle = load_bundle(SHIPPED / "voice")
+    shipped = (bundle.folder / "README.md").read_text("utf-8")
+    chosen, measured = read_recipe(bundle.folder / "recipe.toml"), dict(bundle.manifest.metrics)
+    assert card(measured, chosen) == shipped
+    measured["held_out"] = {k: v for k, v in measured["held_out"].items() if k != "emodb"}
+    less = card(measured, chosen)
+    assert "clips of two speakers" in shipped and "clips of two speakers" not in less
 
 
 def test_a_layer_that_is_left_out_changes_nothing(recipe: Recipe) -> None:
