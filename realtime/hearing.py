@@ -16,6 +16,7 @@ from ecmf.branches.voice import MIN_SPEECH_S, WINDOW_S, VoiceBranch
 from ecmf.cue import Cue
 from ecmf.decoder import Decoder
 from ecmf.enrich import Enrichment
+from ecmf.heard import is_punctuation
 from ecmf.speech import SpeechEncoder, SpeechStates
 from ecmf.transcribe import Transcriber, Window
 from ecmf.transcript import Partial, Settled, Skipped, TranscriptEvent, UtteranceEnd, Word
@@ -80,7 +81,7 @@ class Said:
     language: str = "en"
     """Whisper's code of the language that is spoken."""
     paused: bool = False
-    """Speech has paused and all of it is committed: it may end here."""
+    """Speech has paused and all of its words are committed: it may end here, with ``partial``, if any."""
 
 
 class RememberingDetector:
@@ -285,7 +286,7 @@ class Hearing:
         # An utterance of which no word was settled has no end, but the next one to be heard of comes after it.
         latest = max(changed, default=0)
         self._said = {n: said for n, said in self._said.items() if n >= latest and not said.final}
-        yield from (replace(said, paused=paused and not said.partial) for said in changed.values())
+        yield from (replace(said, paused=paused and not _open(said.partial)) for said in changed.values())
 
     def _as_it_stood(self, number: int, start_ns: int, sound: Sound, stages: dict[str, float]) -> Said:
         now: dict[str, Any] = {
@@ -298,3 +299,8 @@ class Hearing:
         if before is not None:
             return replace(before, new=(), **now)
         return Said(number, "", "", (), False, start_ns, start_ns, **now)
+
+
+def _open(partial: str) -> bool:
+    """Whether words are still open; a doubtful full stop alone is not worth waiting for."""
+    return not all(is_punctuation(piece) for piece in partial.split())

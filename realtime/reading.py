@@ -83,8 +83,9 @@ class Enriching:
         ``alive`` is called every few tokens.
         Raises WeightError when the model fails.
         """
-        text = said.text.strip()
-        if not text or not (said.final or said.paused) or said.language != READS:
+        # At a pause punctuation may still be open; it is settled when the utterance ends there.
+        text = (said.text + said.partial).strip()
+        if not said.text.strip() or not (said.final or said.paused) or said.language != READS:
             return None
         spent: dict[str, float] = {}
         if self._read is None or self._read[:2] != (said.utterance, text):

@@ -144,3 +144,27 @@ def test_words_and_voice_share_their_pass_at_the_slowest_pace_too() -> None:
     hear(stage, 20.0)
     assert len(encoder.encoded) == len(voice.heard)
     assert sum(seconds > WINDOW_S for seconds in voice.heard) >= 8
+
+
+@pytest.mark.parametrize(("last", "paused"), [(".", True), (" matter", False)])
+def test_a_doubtful_full_stop_does_not_keep_a_pause_open(last: str, paused: bool) -> None:
+    class Doubtful(Chatter):
+        def decode(
+            self,
+            states: NDArray[np.float32],
+            seconds: float,
+            prefix: tuple[int, ...] = (),
+            from_s: float = 0.0,
+            *_: Any,
+            ended: bool = False,
+            **__: Any,
+        ) -> Hypothesis:
+            no = Unit(" no", (1,), 0.3, 0.7, 0.95)
+            doubtful = Unit(last, (2,), seconds - 0.3, seconds - 0.1, 0.4)
+            units = (*(() if prefix else (no,)), *((doubtful,) if ended else ()))
+            return Hypothesis(units, 0.0, -0.1, "en")
+
+    stage = hearing(Encoder(), Voice(), Detector(1.0), Doubtful(0.0))
+    told = hear(stage, 1.5)
+    assert (told[-1].text, told[-1].partial) == (" no", last)
+    assert told[-1].paused is paused

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 
 from ecmf.branches.text import TextBranch
-from ecmf.enrich import Enricher
+from ecmf.enrich import Enricher, Enrichment
 from ecmf.errors import UsageError
 from ecmf.transcript import Word
 from realtime.assemble import Models
@@ -67,3 +69,24 @@ def test_the_language_model_is_asked_about_english_that_has_ended(weight: Callab
     assert late.enrich(said("en")) is None
     enriching.close()
     late.close()
+
+
+def test_the_language_model_reads_at_a_pause_what_the_utterance_will_be() -> None:
+    class Model:
+        path = Path("model.gguf")
+
+        def __init__(self) -> None:
+            self.read: list[str] = []
+
+        def enrich(self, text: str, *, expired: Callable[[], bool]) -> Enrichment:
+            self.read.append(text)
+            return Enrichment("sad", np.full(7, 1 / 7, np.float32))
+
+    model = Model()
+    enriching = Enriching(cast(Enricher, model), deadline_s=None)
+    paused = replace(said("en", " No matter"), partial=".", final=False, paused=True)
+    assert enriching.enrich(paused) is None
+    ended = enriching.enrich(said("en", " No matter."))
+    assert ended is not None and ended.cues
+    assert model.read == ["No matter."]
+    assert enriching.enrich(replace(paused, text="")) is None and len(model.read) == 1
