@@ -36,7 +36,8 @@ FRESH_NS = 150_000_000
 """A transcription window that ends at most this long ago serves the voice, too."""
 SHARED_S = 7.0
 """Longest window whose encoder pass is shared; for a longer one the voice gets its own, which is sooner done.
-The encoder takes as long for any between 5 and 7 s (BUCKETS_S), and most words read every 2 s are in one so long."""
+The encoder takes as long for any between 5 and 7 s (BUCKETS_S), and of the windows of words that are read every 2 s
+(demo-speech, tiny.en) 72 % are within 6 s and 96 % within 7."""
 
 
 @dataclass(frozen=True)
