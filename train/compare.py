@@ -1,4 +1,4 @@
-"""Compare ECMF's head with its baselines and without its parts, on the same cues: python -m train.compare.
+"""Compare ECMF's head with its baselines and without its parts, on the same cues: python -m train.compare --data DIR
 
 Every method is trained anew with every seed on synthetic pairs of the fitting people and measured on synthetic pairs
 of other people: each allowed subset of cues, all cues with the stated share of conflicts, and muxspace's faces with
@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +21,9 @@ from numpy.typing import NDArray
 
 from ecmf.cue import MODALITIES
 from ecmf.engines.cache import cache_dir
-from ecmf.errors import EcmfError, UsageError
+from ecmf.errors import UsageError
 from ecmf.labels import EKMAN
+from train import command
 from train.atomic import write_whole
 from train.comparison import gains, table
 from train.conditions import Data, conditions
@@ -127,18 +126,8 @@ def load(data: Path, cache: Path, offline: bool) -> Data:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m train.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command.parser("compare", __doc__)
     made.add_argument("--data", type=Path, metavar="DIR", help="corpora (default: $ECMF_DATA)")
-    made.add_argument(
-        "--cache", type=Path, metavar="DIR", help="extracted features (default: features/ in the cache)"
-    )
-    made.add_argument(
-        "--config", type=Path, metavar="FILE", help="recipe (default: train/recipes/default.toml)"
-    )
     made.add_argument(
         "--seeds", type=int, default=5, metavar="N", help="trainings of each method (default: 5)"
     )
@@ -150,59 +139,53 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="for compare.json, compare.md and what each seed gave; a killed comparison goes on there",
     )
-    made.add_argument("--offline", action="store_true", help="never fetch weights")
+    command.add(made, "--config", "--cache", "--offline")
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
-    logging.getLogger("train").setLevel(logging.INFO)
-    try:
+
+    def work() -> str:
+        from train.fit import corpora
         from train.fit_default import read_recipe
 
-        root = asked.data or (Path(os.environ["ECMF_DATA"]) if os.environ.get("ECMF_DATA") else None)
-        if root is None:
-            raise UsageError("where is the data? Give --data DIR or set ECMF_DATA")
+        root = corpora(asked.data)
         if asked.seeds < 1:
             raise UsageError(f"--seeds {asked.seeds}: at least 1; intervals need 2")
         recipe = read_recipe(asked.config or Path(__file__).parent / "recipes" / "default.toml")
         fit = recipe.fit if asked.steps is None else replace(recipe.fit, steps=asked.steps)
         data = load(root, asked.cache or cache_dir() / "features", asked.offline)
         results = compare(data, len(EKMAN), np.array(recipe.prior), fit, seeds=asked.seeds, keep=asked.out)
-    except EcmfError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    counts = {m: {"fit": len(data.fit[m]), "test": len(data.test[m])} for m in MODALITIES}
-    others = [*BASELINES, "late average", "product of experts"]
-    ahead, each = gains(results, "ecmf", others), gains(results, "ecmf", others, each=True)
-    record = {
-        "measure": "weighted F1",
-        "seeds": asked.seeds,
-        "steps": fit.steps,
-        "pairs per condition": DRAWS,
-        "cues": counts,
-        "caveat": CAVEAT,
-        "protocol": " ".join((__doc__ or "").split("\n\n")[1].split()),
-        "results": results,
-        "ecmf ahead of": ahead,
-        "ecmf ahead of, each": each,
-    }
-    ablation = ["ecmf", *(m.name.removeprefix("ecmf, ") for m in METHODS[1 + len(BASELINES) :])]
-    short = {c: {name.removeprefix("ecmf, "): v for name, v in row.items()} for c, row in results.items()}
-    parts = (
-        table(results, ["ecmf", *BASELINES, *UNTRAINED]),
-        table(ahead, others, "ECMF ahead of, cues"),
-        table(each, others, "ECMF ahead of"),
-        table(short, ablation),
-    )
-    text = "\n\n".join((CAVEAT, *parts)) + "\n"
-    write_whole(asked.out / "compare.json", (json.dumps(record, indent=1) + "\n").encode())
-    write_whole(asked.out / "compare.md", text.encode())
-    print(text)
-    return 0
+        counts = {m: {"fit": len(data.fit[m]), "test": len(data.test[m])} for m in MODALITIES}
+        others = [*BASELINES, "late average", "product of experts"]
+        ahead, each = gains(results, "ecmf", others), gains(results, "ecmf", others, each=True)
+        record = {
+            "measure": "weighted F1",
+            "seeds": asked.seeds,
+            "steps": fit.steps,
+            "pairs per condition": DRAWS,
+            "cues": counts,
+            "caveat": CAVEAT,
+            "protocol": " ".join((__doc__ or "").split("\n\n")[1].split()),
+            "results": results,
+            "ecmf ahead of": ahead,
+            "ecmf ahead of, each": each,
+        }
+        ablation = ["ecmf", *(m.name.removeprefix("ecmf, ") for m in METHODS[1 + len(BASELINES) :])]
+        short = {c: {name.removeprefix("ecmf, "): v for name, v in row.items()} for c, row in results.items()}
+        parts = (
+            table(results, ["ecmf", *BASELINES, *UNTRAINED]),
+            table(ahead, others, "ECMF ahead of, cues"),
+            table(each, others, "ECMF ahead of"),
+            table(short, ablation),
+        )
+        text = "\n\n".join((CAVEAT, *parts)) + "\n"
+        write_whole(asked.out / "compare.json", (json.dumps(record, indent=1) + "\n").encode())
+        write_whole(asked.out / "compare.md", text.encode())
+        return text
+
+    return command.carried_out(work)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure a bundle as it is, on people it was not trained on: python -m train.evaluate
+"""Measure a bundle as it is, on people it was not trained on: python -m train.evaluate --bundle face
 
 --bundle face|voice|text|default    a shipped bundle, on the corpora of --data
 --bundle DIR --data MY_CLIPS        a head of your own, on the test clips of a folder with labels.csv; a person whom
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,8 @@ from ecmf.bundle import SHIPPED, Bundle, load_bundle
 from ecmf.cue import MODALITIES
 from ecmf.engines.cache import cache_dir
 from ecmf.engines.choose import open_engine
-from ecmf.errors import BundleError, DataError, EcmfError, UsageError
-from train import plots
+from ecmf.errors import BundleError, DataError, UsageError
+from train import command, plots
 from train.datasets import folder
 from train.fit import EMODB, MELD, RAVDESS, corpora, corpus
 
@@ -52,7 +50,6 @@ def voice(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, Any
     """The held-out speakers; with ``refit`` folds and cross-corpus."""
     from train.evaluate_voice import VoiceData, evaluate
 
-    logging.getLogger("train").setLevel(logging.INFO)  # encoding and training take minutes: say how far it is
     ravdess, emodb = (corpus(data, "speech", names) for names in (RAVDESS, EMODB))
     return evaluate(bundle, VoiceData(ravdess, emodb, cache=cache), refit)
 
@@ -135,19 +132,13 @@ def clips(bundle: Bundle, data: Path, cache: Path) -> dict[str, Any]:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m train.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command.parser("evaluate", __doc__)
     made.add_argument(
         "--bundle", default=None, metavar="NAME|DIR", help="face, voice, text, default, or a folder"
     )
     made.add_argument("--recipe", choices=sorted(KIND), help="the same as --bundle with that name")
     made.add_argument("--data", type=Path, metavar="DIR", help="corpora (default: $ECMF_DATA), or clips")
-    made.add_argument(
-        "--cache", type=Path, metavar="DIR", help="extracted features (default: features/ in the cache)"
-    )
+    command.add(made, "--cache")
     made.add_argument(
         "--refit", action="store_true", help="voice: train anew, for folds and cross-corpus figures"
     )
@@ -160,10 +151,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
-    try:
+
+    def work() -> str:
         name = asked.bundle or asked.recipe
         if name is None:
             raise UsageError("which bundle? --bundle face, voice, text, default or a folder")
@@ -185,11 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             asked.out.mkdir(parents=True, exist_ok=True)
             (asked.out / "results.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
             plots.draw(results, bundle.manifest.labels, asked.out)
-    except EcmfError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(json.dumps(record, indent=None if asked.json else 1))
-    return 0
+        return json.dumps(record, indent=None if asked.json else 1)
+
+    return command.carried_out(work)
 
 
 if __name__ == "__main__":

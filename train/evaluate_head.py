@@ -21,8 +21,6 @@ DRAWS = 12_000
 """Synthetic pairs per subset."""
 CONFLICTS = (0.12, 0.3, 1.0)
 """Shares of conflicting pairs that a head is measured with, beside the one it was trained with."""
-BINS = 15
-"""Of the expected calibration error."""
 
 
 def predict(head: torch.nn.Module, batch: Batch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,10 @@ from numpy.typing import NDArray
 from ecmf.branches.voice import AVERAGE
 from ecmf.bundle import SHIPPED, Bundle, load_bundle
 from ecmf.engines.choose import cache_dir, open_engine
-from ecmf.errors import DataError, EcmfError
+from ecmf.errors import DataError
 from ecmf.labels import EKMAN
 from ecmf.speech import SpeechEncoder
+from train import command
 from train.datasets.emodb import read_emodb
 from train.datasets.prompts import read_prompts
 from train.datasets.ravdess import read_ravdess
@@ -200,27 +200,42 @@ def _refitted(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.evaluate_voice", description=__doc__)
-    parser.add_argument("--ravdess", type=Path, required=True, help="folder with Actor_01 … or parquet file")
-    parser.add_argument("--emodb", type=Path, required=True, help="folder with wav/ or parquet file")
-    parser.add_argument("--prompts", type=Path, help="ordinary speech (default: prompts beside RAVDESS)")
-    parser.add_argument("--bundle", type=Path, default=SHIPPED / "voice")
-    parser.add_argument("--cache", type=Path, default=None, help="folder for features")
-    parser.add_argument("--refit", action="store_true", help="train anew: folds and cross-corpus")
-    parser.add_argument("--json", action="store_true", help="JSON on stdout")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    data = VoiceData(options.ravdess, options.emodb, options.prompts)
-    if options.cache:
-        data = dataclasses.replace(data, cache=options.cache)
-    try:
-        table = evaluate(load_bundle(options.bundle), data, options.refit)
-    except EcmfError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    print(json.dumps(table, indent=None if options.json else 1))
+def parser() -> argparse.ArgumentParser:
+    made = command.parser("evaluate_voice", __doc__)
+    made.add_argument(
+        "--ravdess", type=Path, required=True, metavar="PATH", help="folder with Actor_01 … or parquet file"
+    )
+    made.add_argument(
+        "--emodb", type=Path, required=True, metavar="PATH", help="folder with wav/ or parquet file"
+    )
+    made.add_argument(
+        "--prompts", type=Path, metavar="DIR", help="ordinary speech (default: prompts beside RAVDESS)"
+    )
+    made.add_argument(
+        "--bundle",
+        type=Path,
+        default=SHIPPED / "voice",
+        metavar="DIR",
+        help="what is measured (default: the shipped one)",
+    )
+    command.add(made, "--cache")
+    made.add_argument("--refit", action="store_true", help="train anew: folds and cross-corpus")
+    made.add_argument("--json", action="store_true", help="one line of JSON instead of indented")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = parser().parse_args(arguments)
+
+    def work() -> str:
+        data = VoiceData(asked.ravdess, asked.emodb, asked.prompts)
+        if asked.cache:
+            data = dataclasses.replace(data, cache=asked.cache)
+        table = evaluate(load_bundle(asked.bundle), data, asked.refit)
+        return json.dumps(table, indent=None if asked.json else 1)
+
+    return command.carried_out(work)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -65,19 +65,7 @@ def voice(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
 def text(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
     """The text branch's encoder."""
     module = _part("train.fit_text")
-    from ecmf.weights import fetch
-    from ecmf.wordpiece import WordPiece
-
-    meld, goemotions = corpus(data, "text", MELD), corpus(data, "text", GOEMOTIONS)
-    chosen = module.read_recipe(recipe)
-    lines = module.read_corpus(meld, goemotions)
-    minilm, tokenizer = fetch("minilm-fp32") / "model.safetensors", fetch("minilm-tokenizer")
-    out.mkdir(parents=True, exist_ok=True)
-    model = module.fit(chosen, lines, WordPiece(tokenizer), minilm, out)
-    written = module.write(
-        model, tokenizer, out / "text", version=chosen.version, recipe=recipe.read_text("utf-8")
-    )
-    bundle: Bundle = module.calibrated(written, module.read_meld(meld), chosen)
+    bundle: Bundle = module.make(recipe, out, corpus(data, "text", MELD), corpus(data, "text", GOEMOTIONS))
     return bundle
 
 

@@ -11,8 +11,7 @@ import hashlib
 import logging
 import math
 import time
-import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from torch import Tensor
 
 from ecmf.branches.text import TextBranch
 from ecmf.bundle import Bundle
-from ecmf.errors import UsageError
 from ecmf.labels import EKMAN
 from ecmf.weights import fetch
 from ecmf.wordpiece import Tokens, WordPiece
@@ -37,61 +35,13 @@ from train.datasets.meld import Line, read_meld
 from train.export_text import finish, write
 from train.progress import shown
 from train.text_examples import CONTEXTS, Context, Example, Loader, batches, from_goemotions, from_meld
+from train.text_recipe import RECIPE, Recipe, read_recipe
 
 log = logging.getLogger("train.fit_text")
-RECIPES = Path(__file__).parent / "recipes"
 VERSION = 2
 """Raise it when a step changes: checkpoints of before are then not gone on from."""
 SAVE_S = 60.0
 """Between two checkpoints, 240 MB each: what a kill may cost."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    data: tuple[str, ...]
-    """goemotions, meld or both."""
-    epochs: int
-    """Epochs over which the learning rate falls to 0."""
-    batch: int
-    learning_rate: float
-    stop_after: int | None = None
-    """End after so many epochs; the average of the weights makes up for the rate that is left."""
-    share: float = 1.0
-    """Share of GoEmotions used in this stage, drawn anew with the seed."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    name: str
-    version: str
-    seed: int
-    dropout: float
-    label_smoothing: float
-    weight_decay: float
-    stage: tuple[Stage, ...]
-    averaging: float = 0.995
-    """Decay per step of the running average of the weights that is kept."""
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Raises UsageError naming an unknown or missing key."""
-    try:
-        raw = tomllib.loads(path.read_text("utf-8"))
-        stages = tuple(_known(Stage, {**s, "data": tuple(s["data"])}, path) for s in raw.pop("stage"))
-        return _known(Recipe, {**raw, "stage": stages}, path)
-    except FileNotFoundError:
-        raise UsageError(f"no recipe {path}") from None
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not a text recipe: {error}") from None
-
-
-def _known(kind: type, values: dict[str, Any], path: Path) -> Any:
-    unknown = set(values) - {field.name for field in fields(kind)}
-    if unknown:
-        raise UsageError(
-            f"{path}: unknown key {sorted(unknown)[0]!r}; known: {[f.name for f in fields(kind)]}"
-        )
-    return kind(**values)
 
 
 @dataclass(frozen=True)
@@ -265,6 +215,18 @@ def calibrated(bundle: Bundle, lines: list[Line], recipe: Recipe) -> Bundle:
     return finish(ready, temperature=temperature, metrics={"meld_test": short}, card=card, extra={})
 
 
+def make(path: Path, out: Path, meld: Path, goemotions: Path) -> Bundle:
+    """Train, quantize, calibrate and measure as the recipe at ``path`` says; the bundle is in ``out``/text."""
+    recipe = read_recipe(path)
+    corpus = read_corpus(meld, goemotions)
+    minilm, tokenizer = fetch("minilm-fp32") / "model.safetensors", fetch("minilm-tokenizer")
+    out.mkdir(parents=True, exist_ok=True)
+    model = fit(recipe, corpus, WordPiece(tokenizer), minilm, out)
+    text = path.read_text("utf-8")
+    bundle = write(model, tokenizer, out / "text", version=recipe.version, recipe=text)
+    return calibrated(bundle, read_meld(meld), recipe)
+
+
 def main() -> int:
     parser = command.parser("fit_text", __doc__)
     parser.add_argument(
@@ -276,7 +238,7 @@ def main() -> int:
     parser.add_argument(
         "--recipe",
         type=Path,
-        default=RECIPES / "text.toml",
+        default=RECIPE,
         metavar="FILE",
         help="stages, sizes, rates (default: train/recipes/text.toml)",
     )
@@ -292,14 +254,7 @@ def main() -> int:
 
     def work() -> str:
         torch.set_num_threads(asked.threads)
-        recipe = read_recipe(asked.recipe)
-        corpus = read_corpus(asked.meld, asked.goemotions)
-        minilm, tokenizer = fetch("minilm-fp32") / "model.safetensors", fetch("minilm-tokenizer")
-        asked.out.mkdir(parents=True, exist_ok=True)
-        model = fit(recipe, corpus, WordPiece(tokenizer), minilm, asked.out)
-        text = asked.recipe.read_text("utf-8")
-        bundle = write(model, tokenizer, asked.out / "text", version=recipe.version, recipe=text)
-        ready = calibrated(bundle, read_meld(asked.meld), recipe)
+        ready = make(asked.recipe, asked.out, asked.meld, asked.goemotions)
         return f"{ready.id} is in {ready.folder}"
 
     return command.carried_out(work)

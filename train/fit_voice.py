@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle
-from ecmf.errors import DataError, EcmfError, need
+from ecmf.errors import DataError, need
 from ecmf.labels import EKMAN
 from ecmf.speech import SpeechEncoder
+from train import command
 from train.evaluate_voice import VoiceData, evaluate, load_corpora
 from train.export_voice import export, golden_inputs, with_measures
 from train.scores import softmax
@@ -103,30 +104,43 @@ def _golden_audio() -> NDArray[np.float32]:
     return audio[int(GOLDEN_FROM_S * 16000) : int(GOLDEN_TO_S * 16000)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.fit_voice", description=__doc__)
-    parser.add_argument("--ravdess", type=Path, required=True, help="folder with Actor_01 … or parquet file")
-    parser.add_argument("--emodb", type=Path, required=True, help="folder with wav/ or parquet file")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    made = command.parser("fit_voice", __doc__)
+    made.add_argument(
+        "--ravdess", type=Path, required=True, metavar="PATH", help="folder with Actor_01 … or parquet file"
+    )
+    made.add_argument(
+        "--emodb", type=Path, required=True, metavar="PATH", help="folder with wav/ or parquet file"
+    )
+    made.add_argument(
         "--prompts",
         type=Path,
-        help="folder of Asterisk prompts, ordinary speech (default: prompts/ beside RAVDESS)",
+        metavar="DIR",
+        help="Asterisk's prompts, ordinary speech (default: prompts/ beside RAVDESS)",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
-    parser.add_argument("--recipe", type=Path, default=RECIPE)
-    parser.add_argument("--cache", type=Path, default=None, help="folder for features")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    data = VoiceData(options.ravdess, options.emodb, options.prompts)
-    if options.cache:
-        data = dataclasses.replace(data, cache=options.cache)
-    try:
-        bundle = fit(options.recipe, data, options.out)
-    except EcmfError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    print(bundle.id)
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the bundle")
+    made.add_argument(
+        "--recipe",
+        type=Path,
+        default=RECIPE,
+        metavar="FILE",
+        help="takes, sizes, rates (default: train/recipes/voice.toml)",
+    )
+    command.add(made, "--cache")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = parser().parse_args(arguments)
+
+    def work() -> str:
+        data = VoiceData(asked.ravdess, asked.emodb, asked.prompts)
+        if asked.cache:
+            data = dataclasses.replace(data, cache=asked.cache)
+        return fit(asked.recipe, data, asked.out).id
+
+    return command.carried_out(work)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

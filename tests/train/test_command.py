@@ -13,7 +13,17 @@ from ecmf.errors import DataError, UsageError
 from train import clip_cues, command, fit_folder, recipe
 from train.fit_default import read_recipe
 
-COMMANDS = ("fit", "features", "export", "refine", "pseudo")
+COMMANDS = (
+    "fit",
+    "features",
+    "export",
+    "refine",
+    "pseudo",
+    "evaluate",
+    "compare",
+    "fit_voice",
+    "evaluate_voice",
+)
 """Those whose parser can be had; what the others say is seen by their help alone."""
 ALONE = ("fit_text", "evaluate_text", "quantize")
 
@@ -128,6 +138,22 @@ def test_every_help_says_how_it_is_called_and_what_each_option_does(
     made = module.parser()
     for action in made._actions:
         assert action.help, f"{name} {action.option_strings} has no help"
+
+
+def test_a_measurement_refuses_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ECMF_DATA", raising=False)
+    voices = ("--ravdess", tmp_path / "none", "--emodb", tmp_path / "none")
+    for name, arguments in (
+        ("evaluate", ("--bundle", "text")),
+        ("compare", ()),
+        ("evaluate_voice", voices),
+        ("fit_voice", (*voices, "--out", tmp_path / "out", "--recipe", tmp_path / "none.toml")),
+    ):
+        assert importlib.import_module(f"train.{name}").main([str(each) for each in arguments]) == 2
+        found = capsys.readouterr()
+        assert found.err.splitlines()[-1].startswith("error: ") and not found.out
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -109,7 +109,12 @@ def test_refusals_are_one_line_and_code_two(
 
 @pytest.mark.parametrize(
     ("recipe", "module", "function"),
-    [("default", "fit_default", "main"), ("face", "fit_face", "main"), ("voice", "fit_voice", "fit")],
+    [
+        ("default", "fit_default", "main"),
+        ("face", "fit_face", "main"),
+        ("voice", "fit_voice", "fit"),
+        ("text", "fit_text", "make"),
+    ],
 )
 def test_a_recipe_reaches_its_training_with_the_right_paths(
     recipe: str, module: str, function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -126,17 +131,24 @@ def test_a_recipe_reaches_its_training_with_the_right_paths(
         return load_bundle(SHIPPED / "face")
 
     monkeypatch.setattr(target, function, spy)
-    (tmp_path / "speech").mkdir()
-    for name in ("ravdess.parquet", "emodb4.parquet"):
-        (tmp_path / "speech" / name).touch()
+    for kind, *names in (
+        ("speech", "ravdess.parquet", "emodb4.parquet"),
+        ("text", "meld.parquet", "goemotions.parquet"),
+    ):
+        (tmp_path / kind).mkdir()
+        for name in names:
+            (tmp_path / kind / name).touch()
     monkeypatch.setenv("ECMF_DATA", str(tmp_path))
     assert run("--recipe", recipe, "--out", tmp_path / "out", "--cache", tmp_path / "cache") == 0
     assert str(given[next(iter(given))]).endswith(f"recipes/{recipe}.toml")
-    assert given["out"] == tmp_path / "out" / recipe
+    assert given["out"] == (tmp_path / "out" if recipe == "text" else tmp_path / "out" / recipe)
     if recipe == "voice":
         data = given["data"]
         assert isinstance(data, VoiceData)
         assert (data.ravdess.name, data.cache) == ("ravdess.parquet", tmp_path / "cache")
+    elif recipe == "text":
+        found = [given[name] for name in ("meld", "goemotions")]
+        assert found == [tmp_path / "text" / "meld.parquet", tmp_path / "text" / "goemotions.parquet"]
     else:
         assert (given["data"], given["cache"]) == (tmp_path, tmp_path / "cache")
 

@@ -65,7 +65,8 @@ def test_a_stopped_run_ends_where_an_unstopped_one_does(
     """Stopped in the middle of its second epoch; and a checkpoint of another recipe is not gone on from."""
     from train import fit_text
     from train.bert import TextModel
-    from train.fit_text import Corpus, Recipe, Stage, run_stage
+    from train.fit_text import Corpus, run_stage
+    from train.text_recipe import Recipe, Stage
 
     monkeypatch.setattr(fit_text, "SAVE_S", 0.0)
     torch.manual_seed(0)

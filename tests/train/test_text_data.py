@@ -157,10 +157,10 @@ def test_batches_repeat_with_seed_and_epoch(meld: Path) -> None:
 
 def test_an_unknown_recipe_key_is_named(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from train.fit_text import RECIPES, read_recipe
+    from train.text_recipe import RECIPE, read_recipe
 
-    assert read_recipe(RECIPES / "text.toml").stage[-1].data == ("meld",)
+    assert read_recipe(RECIPE).stage[-1].data == ("meld",)
     path = tmp_path / "text.toml"
-    path.write_text((RECIPES / "text.toml").read_text("utf-8").replace("seed", "sead"), "utf-8")
+    path.write_text(RECIPE.read_text("utf-8").replace("seed", "sead"), "utf-8")
     with pytest.raises(UsageError, match="unknown key 'sead'"):
         read_recipe(path)
