@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -24,10 +25,13 @@ CHUNK = 16
 """Tokens evaluated between two looks at the deadline. (llama.cpp's own abort callback would ask for Python's lock
 hundreds of times per chunk.)"""
 _complaints: list[str] = []
+_LOADING = threading.Lock()
+"""One model is loaded at a time: llama.cpp has one logger and one list of complaints for the whole process."""
 
 
 @functools.cache
 def _library() -> ModuleType:
+    """llama.cpp, listened to. Only under _LOADING: of two listeners, Python would free one that C still calls."""
     library = need("llama_cpp", "llm")
 
     @library.llama_log_callback
@@ -47,9 +51,9 @@ class LanguageModel:
 
     def __init__(self, path: Path, *, context: int = 1024, threads: int = 1, gpu_layers: int = 0) -> None:
         """Raises WeightError when ``path`` is no readable GGUF model, MissingExtra without llama-cpp-python."""
+        self._lib: Any = None
         self._model: Any = None
         self._context: Any = None
-        self._lib = library = _library()
         try:
             with path.open("rb") as file:
                 magic = file.read(4)
@@ -57,6 +61,15 @@ class LanguageModel:
             raise WeightError(f"language model {path}: {error.strerror}; give a GGUF file") from None
         if magic != b"GGUF":
             raise WeightError(f"language model {path} starts with {magic!r}, not GGUF; give a GGUF file")
+        with _LOADING:
+            self._lib = library = _library()
+            self._load(path, context, threads, gpu_layers)
+        self._vocabulary = library.llama_model_get_vocab(self._model)
+        self.size = int(library.llama_vocab_n_tokens(self._vocabulary))
+        self.limit = context
+
+    def _load(self, path: Path, context: int, threads: int, gpu_layers: int) -> None:
+        library = self._lib
         del _complaints[:]
         options = library.llama_model_default_params()
         options.n_gpu_layers = gpu_layers
@@ -73,9 +86,6 @@ class LanguageModel:
             reason = _complaints[0] if _complaints else "llama.cpp gives no reason"
             self.close()
             raise WeightError(f"language model {path} does not start ({reason}); take a smaller one")
-        self._vocabulary = library.llama_model_get_vocab(self._model)
-        self.size = int(library.llama_vocab_n_tokens(self._vocabulary))
-        self.limit = context
 
     @property
     def template(self) -> str | None:
