@@ -23,7 +23,7 @@ from pathlib import Path
 from ecmf.cue import MODALITIES
 from ecmf.engines.cache import cache_dir
 from ecmf.errors import UsageError
-from train import clip_store, command, distributed, mer_features, shards, workers
+from train import clip_samples, clip_store, command, distributed, mer_features, shards, workers
 from train.datasets import folder, layouts, mer2025
 from train.fit_mer import RECIPE, read_recipe
 
@@ -46,7 +46,7 @@ def clips(listed: folder.Folder, cache: Path, asked: argparse.Namespace) -> str:
         samples = shards.merge(listed, cache)
     else:
         found = clip_store.extract(listed, cache, processes=processes)
-        samples = clip_store.assemble(listed, found, training=False, cache=cache)
+        samples = clip_samples.assemble(listed, found, training=False, cache=cache)
     with_cue = {m: int((samples.batch.quality[:, i] > 0).sum()) for i, m in enumerate(MODALITIES)}
     counted = ", ".join(f"{m} {count}" for m, count in with_cue.items())
     return f"{len(listed.items)} clips, {len(samples.clip)} moments ({counted}) in {cache}"

@@ -17,7 +17,8 @@ from ecmf.bundle import Bundle, load_bundle
 from ecmf.cue import MODALITIES
 from ecmf.fusion import EcmfHead
 from train import distributed, folder_card
-from train.clip_store import Samples, assemble, extract
+from train.clip_samples import Samples, assemble
+from train.clip_store import extract
 from train.datasets import folder, layouts
 from train.descent import descend
 from train.evaluate_head import predict

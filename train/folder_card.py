@@ -10,7 +10,7 @@ import numpy as np
 
 from ecmf.bundle import Bundle
 from ecmf.fusion import EcmfHead
-from train.clip_store import Samples
+from train.clip_samples import Samples
 from train.datasets import folder
 from train.fit_head import export_head, shipped_branches
 

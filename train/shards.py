@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ecmf.errors import DataError, UsageError
-from train import clip_cues, clip_store
+from train import clip_cues, clip_samples, clip_store
 from train.atomic import write_whole
 from train.datasets.folder import Folder
 
@@ -107,7 +107,7 @@ def missing(listed: Folder, cache: Path) -> list[Shard]:
     return [s for n in range(counts[0]) if (s := Shard(n + 1, counts[0])) not in found]
 
 
-def merge(listed: Folder, cache: Path) -> clip_store.Samples:
+def merge(listed: Folder, cache: Path) -> clip_samples.Samples:
     """Check all shards against each other and put their moments side by side in memory-mapped arrays.
 
     Raises DataError naming the missing shards, a clip in two or in none of them, branches that differ, and cues that
@@ -142,4 +142,4 @@ def merge(listed: Folder, cache: Path) -> clip_store.Samples:
         item = next(item for number, item in enumerate(listed.items) if number not in owner)
         raise DataError(f"{listed.where(item)} is in no shard; extract the shards again")
     clips = clip_store.extract(listed, cache)  # a clip that was changed since is extracted again
-    return clip_store.assemble(listed, clips, training=False, cache=cache)
+    return clip_samples.assemble(listed, clips, training=False, cache=cache)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train import fit_folder
-from train.clip_store import Samples
+from train.clip_samples import Samples
 from train.pairing import Batch
 
 

@@ -14,7 +14,7 @@ import torch
 from ecmf.bundle import Bundle, load_bundle
 from ecmf.engines.choose import BACKENDS, open_engine
 from ecmf.fusion import EcmfHead, HeadOptions
-from train import clip_store, export, fit, fit_folder
+from train import clip_samples, clip_store, export, fit, fit_folder
 from train.datasets import folder
 from train.evaluate_head import predict
 from train.fit_head import tensors
@@ -56,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def torch_head(root: Path, bundle: Bundle) -> tuple[EcmfHead, fit_folder.Batch]:
     """The head as torch has it after training, with its calibration, and all moments of the clips."""
     listed = folder.read(root / "clips")
-    samples = clip_store.assemble(listed, clip_store.extract(listed, root / "cache"), cache=root / "cache")
+    samples = clip_samples.assemble(listed, clip_store.extract(listed, root / "cache"), cache=root / "cache")
     recipe = recipe_of(fit_folder.Recipe, root / "recipe.toml")
     head, _ = fit_folder.train(samples, 2, recipe, root / "run" / fit_folder.HEAD, unfinished=True)
     return head, samples.rows(np.arange(len(samples.clip)))

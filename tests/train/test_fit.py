@@ -21,7 +21,7 @@ from ecmf.cue import Cue
 from ecmf.errors import DataError
 from ecmf.head import FusionHead
 from ecmf.labels import EKMAN, opinion, opinions
-from train import clip_store, evaluate, fit, fit_folder
+from train import clip_samples, clip_store, evaluate, fit, fit_folder
 from train.datasets import folder
 from train.evaluate_voice import VoiceData
 
@@ -221,7 +221,7 @@ def test_features_that_are_not_finite_name_file_and_row(texts: Path, tmp_path: P
     moments[0]["text"].embedding[3] = np.inf
     clip_store.store(clips.files[0], moments)
     with pytest.raises(DataError, match=r"row 2 \(bored0\.txt\): text features are not finite"):
-        clip_store.assemble(listed, clips, cache=tmp_path / "cache")
+        clip_samples.assemble(listed, clips, cache=tmp_path / "cache")
 
 
 def test_a_label_whose_clips_hold_nothing_is_named(texts: Path, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_label_whose_clips_hold_nothing_is_named(texts: Path, tmp_path: Path) 
     with pytest.raises(
         DataError, match=r"row 2 .*no clip labelled 'bored' in train a face, a voice or words"
     ):
-        clip_store.assemble(listed, clip_store.extract(listed, tmp_path / "cache"))
+        clip_samples.assemble(listed, clip_store.extract(listed, tmp_path / "cache"))
 
 
 def test_forgetting_leaves_a_cue_to_go_by() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ecmf.errors import DataError, UsageError
-from train import clip_store, features, shards
+from train import clip_samples, clip_store, features, shards
 from train.datasets import folder
 from train.shards import Shard
 
@@ -54,8 +54,8 @@ def test_shards_of_two_machines_merge_to_what_one_extracts(
     assert run(texts, shared, "--merge") == 0
     assert "7 clips, 7 moments" in capsys.readouterr().out
 
-    merged = clip_store.assemble(listed, clip_store.extract(listed, shared), cache=shared)
-    alone = clip_store.assemble(listed, clip_store.extract(listed, tmp_path / "alone"))
+    merged = clip_samples.assemble(listed, clip_store.extract(listed, shared), cache=shared)
+    alone = clip_samples.assemble(listed, clip_store.extract(listed, tmp_path / "alone"))
     np.testing.assert_array_equal(merged.batch.cues["text"], alone.batch.cues["text"])
     assert isinstance(merged.batch.cues["text"], np.memmap)
 
