@@ -118,14 +118,16 @@ def fit_temperature(
     """One temperature for all and one for each subset of face, voice and text (Guo et al. 2017, arXiv 1706.04599).
 
     logits: float32[n, L] at temperature 1. What a subset alone would need is drawn towards what all need: few people
-    stand behind it. ``least``: logarithm below which no temperature may be, None where there is no bound.
+    stand behind it. ``least``: logarithm below which no temperature may be. None: no bound, but FADED, which is no
+    measurement, stays as it is, so that an estimate never becomes surer as its cues fade.
     """
     corners, start = head.corners(quality), untempered(head)
+    faded = start != 0
     scale = start.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([scale], max_iter=100, line_search_fn="strong_wolfe")
 
     def bounded(logs: Tensor) -> Tensor:
-        return logs if least is None else logs.clamp(min=least)
+        return torch.where(faded, start, logs) if least is None else logs.clamp(min=least)
 
     def closure() -> Tensor:
         optimiser.zero_grad()

@@ -12,7 +12,7 @@ from synthetic import EVEN, LABELS, pools
 
 from ecmf.bundle import SHIPPED
 from ecmf.cue import MODALITIES, Cue, Modality
-from ecmf.fusion import EcmfHead, HeadOptions
+from ecmf.fusion import FADED, EcmfHead, HeadOptions
 from ecmf.head import FusionHead
 from train import fit_head
 from train.calibrate_head import FOLDS, calibrate_across, split_people
@@ -203,6 +203,7 @@ def test_calibration_makes_a_head_that_is_too_unsure_surer(head: EcmfHead) -> No
     assert before["ece"] > 0.15
     assert after["ece"] < 0.06
     assert float(unsure.temperature.min()) < 0
+    assert float(unsure.temperature[1]) == pytest.approx(FADED)  # of no cue at all
 
 
 def test_nobody_calibrates_a_head_that_was_trained_on_them(tmp_path: Path) -> None:
