@@ -149,6 +149,11 @@ class Transcriber:
             known=[unit.text for unit in progress.rest],
             ended=window.paused,
         )
+        if window.prefix and not hypothesis.units and self._silenced(window):
+            self._context.break_off(
+                window.settled
+            )  # the same audio comes again, without what was said before
+            return []
         progress.decoded = end
         if window.paused:
             progress.complete = end
@@ -163,9 +168,8 @@ class Transcriber:
         ]
         events += progress.guess(units[ready:], window.begin, hypothesis.language)
         if progress.settled == window.settled and len(window.audio) >= _LONGEST_WINDOW_S * SAMPLE_RATE:
-            events += progress.guess(
-                (), end, hypothesis.language
-            )  # no window can be longer: the next one would be the same
+            # No window can be longer: the next one would be the same.
+            events += progress.guess((), end, hypothesis.language)
             events += self._skip(progress, end, "unsettled")
         if progress.splits(self.settings):
             following = self._segmenter.split(progress.settled)
@@ -181,6 +185,13 @@ class Transcriber:
             Placed(unit.tokens, begin + round(unit.start_s * SAMPLE_RATE), unit.punctuation) for unit in units
         )
         return [*progress.settle(units, begin, language)]
+
+    def _silenced(self, window: Window) -> bool:
+        """Whether somebody spoke for so long after what is settled that the words before must have led the decoder to
+        stop: a wrong last word, or the same sentence twice, can."""
+        after = window.speech[(window.settled - window.begin) // BLOCK :]
+        spoken_s = np.count_nonzero(after >= self.settings.utterances.release) * BLOCK / SAMPLE_RATE
+        return bool(spoken_s >= (self.settings.hop_s if window.paused else self.settings.alone_s))
 
     def _speech_end_s(self, speech: NDArray[np.float32]) -> float:
         spoken = np.flatnonzero(speech >= self.settings.utterances.release)

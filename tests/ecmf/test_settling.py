@@ -49,19 +49,22 @@ def test_words_after_a_skipped_stretch_are_settled() -> None:
     late = Unit(" late", (7,), 0.2, 0.6, 0.95)
 
     def read(prefix: tuple[int, ...], from_s: float, seconds: float) -> list[Unit]:
-        told = bool(made.skipped_s) and not prefix
-        return [ONE] if first and not prefix and seconds < 2 else [late] if told and seconds > 1 else []
+        if prefix:
+            return []
+        if not texts:
+            return [ONE] if seconds < 2 else []
+        return [late] if made.skipped_s and texts == [ONE.text] and seconds > 1 else []
 
-    first = True
     decoder = Scripted(read)
     made = transcriber(decoder, (0.5, 36.0))
-    texts = []
+    texts: list[str] = []
     for _, _, event in follow(made, 40.0):
         if isinstance(event, Settled):
             texts.append(event.text)
-            first = False
     assert texts == [" one", " late"]
-    assert decoder.prefixes[-1] == (7,)  # and not what was said before the skipped stretch
+    assert [prefix for prefix in decoder.prefixes if prefix][-1] == (
+        7,
+    )  # not what stood before what was skipped
 
 
 def test_a_doubtful_word_keeps_the_language_it_was_read_in() -> None:
@@ -91,6 +94,25 @@ def test_an_utterance_of_punctuation_alone_settles_nothing() -> None:
 
 def test_punctuation_before_the_first_word_is_settled_with_it() -> None:
     dots = Unit("...", (3,), 0.3, 0.4, 0.95)
-    decoder = Scripted(lambda prefix, *_: [] if prefix else [dots, replace(ONE, start_s=0.4)])
-    events = [event for _, _, event in follow(transcriber(decoder, (0.5, 1.4)), 3.0)]
-    assert [event.text for event in events if isinstance(event, Settled)] == ["... one"]
+    said: list[str] = []
+    decoder = Scripted(lambda prefix, *_: [] if prefix or said else [dots, replace(ONE, start_s=0.4)])
+    for _, _, event in follow(transcriber(decoder, (0.5, 1.4)), 3.0):
+        if isinstance(event, Settled):
+            said.append(event.text)
+    assert said == ["... one"]
+
+
+def test_words_that_the_ones_before_silence_are_read_without_them() -> None:
+    again = Unit(" again", (9,), 0.3, 0.8, 0.95)
+
+    def read(prefix: tuple[int, ...], from_s: float, seconds: float) -> list[Unit]:
+        if prefix:
+            return []  # as a decoder does whose prefix ends in a word that nobody said
+        return [ONE] if not texts else [again] if texts == [ONE.text] else []
+
+    made = transcriber(Scripted(read), (0.5, 1.4), (2.5, 4.2))
+    texts: list[str] = []
+    for _, _, event in follow(made, 6.0):
+        if isinstance(event, Settled):
+            texts.append(event.text)
+    assert texts == [" one", " again"]
