@@ -108,9 +108,8 @@ def _listen(said: argparse.Namespace, stop: Stop) -> None:
     zmq = need("zmq", "live")
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(
-            zmq.MAXMSGSIZE, 1 << 20
-        )  # whoever listens to the network should not have to trust it
+        # Whoever listens to the network should not have to trust it.
+        socket.setsockopt(zmq.MAXMSGSIZE, 1 << 20)
         for kind in KINDS:
             socket.setsockopt_string(zmq.SUBSCRIBE, f"{kind}/" + (f"{said.source}/" if said.source else ""))
         try:
