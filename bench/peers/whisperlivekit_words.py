@@ -70,9 +70,11 @@ async def listen(engine: Any, samples: np.ndarray, processor_class: Any) -> None
         await asyncio.sleep(max(0.0, began + (first + len(piece)) / RATE - time.perf_counter()))
         await processor.process_audio(piece.tobytes())
     await processor.process_audio(b"")
-    await asyncio.wait_for(draining, 60)
+    # It may wait for more sound for ever; what it has not said a minute after the end, it does not say.
+    await asyncio.wait([draining], timeout=60)
     look()
     watching.cancel()
+    draining.cancel()
     await processor.cleanup()
     say(kind="end", cpu_s=time.process_time() - cpu)
 
