@@ -54,6 +54,7 @@ class LanguageModel:
         self._lib: Any = None
         self._model: Any = None
         self._context: Any = None
+        need("llama_cpp", "llm")
         try:
             with path.open("rb") as file:
                 magic = file.read(4)
