@@ -36,8 +36,8 @@ def main() -> int:
     parser.add_argument("live", nargs="*", help="further options of ecmf-live, after --")
     options = parser.parse_args()
     try:
-        if options.minutes < 0.25:
-            raise UsageError("--minutes is 0.25 at least")
+        if options.minutes < 0.4:
+            raise UsageError("--minutes is 0.4 at least: twelve looks")
         soak = run(options.minutes * 60, options.live)
         if len(soak.samples) < 10:
             raise SourceError(f"it ended too soon to judge: {soak.ended}")
