@@ -181,7 +181,8 @@ def test_starved_it_does_less_in_order_and_what_it_publishes_says_its_age() -> N
     burn = [sys.executable, "-c", "while True: pass"]
     with live(prefix=("taskset", "-c", core)) as run:
         before = run.wait_for(labelled)
-        others = [subprocess.Popen(["taskset", "-c", core, *burn]) for _ in range(4)]
+        # Each in a session of its own: where the scheduler shares a core among sessions, together they were one.
+        others = [subprocess.Popen(["taskset", "-c", core, *burn], start_new_session=True) for _ in range(4)]
         try:
             told = run.wait_for(lambda m: m["type"] == "health" and m["load"]["level"] >= 3, before)
             after = run.wait_for(labelled, told)
