@@ -146,8 +146,9 @@ def test_too_little_memory_for_the_models(megabytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
 
     done = start(before=limit)
-    if done.returncode == -signal.SIGABRT:  # a native thread ran out: nobody can catch that, but it says so
-        assert "bad_alloc" in done.stderr
+    # Where a native thread or the dynamic loader itself runs out, nobody can catch that; but it says so.
+    if done.returncode in (-signal.SIGABRT, 127):
+        assert "bad_alloc" in done.stderr or "cannot allocate memory" in done.stderr
         return
     assert done.returncode == 2
     assert "memory" in last_line(done)
