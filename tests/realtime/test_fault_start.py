@@ -140,7 +140,7 @@ def test_a_corrupt_weight_names_the_file_and_both_hashes(live: dict[str, Path], 
 
 
 @pytest.mark.usefixtures("live")
-@pytest.mark.parametrize("megabytes", [500, 800])
+@pytest.mark.parametrize("megabytes", [400, 500])
 def test_too_little_memory_for_the_models(megabytes: int) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
