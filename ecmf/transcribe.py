@@ -150,9 +150,8 @@ class Transcriber:
             ended=window.paused,
         )
         if window.prefix and not hypothesis.units and self._silenced(window):
-            self._context.break_off(
-                window.settled
-            )  # the same audio comes again, without what was said before
+            # The same audio comes again, without what was said before.
+            self._context.break_off(window.settled)
             return []
         progress.decoded = end
         if window.paused:

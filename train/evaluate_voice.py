@@ -200,8 +200,8 @@ def _refitted(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     }
 
 
-def parser() -> argparse.ArgumentParser:
-    made = command.parser("evaluate_voice", __doc__)
+def add_corpora(made: argparse.ArgumentParser) -> None:
+    """The options that ``corpora_of`` reads."""
     made.add_argument(
         "--ravdess", type=Path, required=True, metavar="PATH", help="folder with Actor_01 … or parquet file"
     )
@@ -209,8 +209,23 @@ def parser() -> argparse.ArgumentParser:
         "--emodb", type=Path, required=True, metavar="PATH", help="folder with wav/ or parquet file"
     )
     made.add_argument(
-        "--prompts", type=Path, metavar="DIR", help="ordinary speech (default: prompts beside RAVDESS)"
+        "--prompts",
+        type=Path,
+        metavar="DIR",
+        help="Asterisk's prompts, ordinary speech (default: prompts/ beside RAVDESS)",
     )
+    command.add(made, "--cache")
+
+
+def corpora_of(asked: argparse.Namespace) -> VoiceData:
+    """Where the command line says that the corpora lie."""
+    data = VoiceData(asked.ravdess, asked.emodb, asked.prompts)
+    return dataclasses.replace(data, cache=asked.cache) if asked.cache else data
+
+
+def parser() -> argparse.ArgumentParser:
+    made = command.parser("evaluate_voice", __doc__)
+    add_corpora(made)
     made.add_argument(
         "--bundle",
         type=Path,
@@ -218,7 +233,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what is measured (default: the shipped one)",
     )
-    command.add(made, "--cache")
     made.add_argument("--refit", action="store_true", help="train anew: folds and cross-corpus")
     made.add_argument("--json", action="store_true", help="one line of JSON instead of indented")
     return made
@@ -228,10 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
 
     def work() -> str:
-        data = VoiceData(asked.ravdess, asked.emodb, asked.prompts)
-        if asked.cache:
-            data = dataclasses.replace(data, cache=asked.cache)
-        table = evaluate(load_bundle(asked.bundle), data, asked.refit)
+        table = evaluate(load_bundle(asked.bundle), corpora_of(asked), asked.refit)
         return json.dumps(table, indent=None if asked.json else 1)
 
     return command.carried_out(work)

@@ -10,7 +10,6 @@ the training speakers; the held-out speakers of the recipe are never touched.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from ecmf.errors import DataError, need
 from ecmf.labels import EKMAN
 from ecmf.speech import SpeechEncoder
 from train import command
-from train.evaluate_voice import VoiceData, evaluate, load_corpora
+from train.evaluate_voice import VoiceData, add_corpora, corpora_of, evaluate, load_corpora
 from train.export_voice import export, golden_inputs, with_measures
 from train.scores import softmax
 from train.voice_card import card
@@ -106,18 +105,7 @@ def _golden_audio() -> NDArray[np.float32]:
 
 def parser() -> argparse.ArgumentParser:
     made = command.parser("fit_voice", __doc__)
-    made.add_argument(
-        "--ravdess", type=Path, required=True, metavar="PATH", help="folder with Actor_01 … or parquet file"
-    )
-    made.add_argument(
-        "--emodb", type=Path, required=True, metavar="PATH", help="folder with wav/ or parquet file"
-    )
-    made.add_argument(
-        "--prompts",
-        type=Path,
-        metavar="DIR",
-        help="Asterisk's prompts, ordinary speech (default: prompts/ beside RAVDESS)",
-    )
+    add_corpora(made)
     made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the bundle")
     made.add_argument(
         "--recipe",
@@ -126,7 +114,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="takes, sizes, rates (default: train/recipes/voice.toml)",
     )
-    command.add(made, "--cache")
     return made
 
 
@@ -134,10 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
 
     def work() -> str:
-        data = VoiceData(asked.ravdess, asked.emodb, asked.prompts)
-        if asked.cache:
-            data = dataclasses.replace(data, cache=asked.cache)
-        return fit(asked.recipe, data, asked.out).id
+        return fit(asked.recipe, corpora_of(asked), asked.out).id
 
     return command.carried_out(work)
 

@@ -31,3 +31,10 @@ def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with serve(Hub({"main/toy.bin": BYTES})) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.address)
         yield running
+
+
+@pytest.fixture
+def home(cache: Path) -> Path:
+    """The same, and it is there already."""
+    cache.mkdir()
+    return cache

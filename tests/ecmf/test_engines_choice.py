@@ -14,13 +14,7 @@ from ecmf.engines.choose import BACKENDS, CPU, open_engine
 onnx = pytest.importorskip("onnx")
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of this test's own."""
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    monkeypatch.setenv("ECMF_CACHE", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture

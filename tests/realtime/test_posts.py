@@ -83,30 +83,29 @@ def test_words_are_read_whatever_else_waits() -> None:
     assert read(said(1, "one"), said(2, "two")) == [(1, "one"), (2, "two")]
 
 
-def test_without_a_language_model_nothing_is_lost_on_the_way_to_it() -> None:
+def pass_on(*, alone: bool) -> tuple[Worker, Words]:
+    """Three ended utterances are read, with room for one of them on the way to the language model."""
     words, ended = cast(Words, queue.Queue(16)), cast(Words, queue.Queue(1))
     for number in range(3):
         words.put(said(number, "one", final=True))
     words.put(None)
     clock = FakeClock()
     post = Read(lambda: cast(Reading, Noting()), Exchange(), clock, words, ended)
-    post.go_on_alone()
+    if alone:
+        post.go_on_alone()
     worker = Worker("text", post, clock=clock)
     worker.start()
     assert worker.join(30)
+    return worker, ended
+
+
+def test_without_a_language_model_nothing_is_lost_on_the_way_to_it() -> None:
+    worker, ended = pass_on(alone=True)
     assert ended.empty() and not worker.drops
 
 
 def test_what_the_language_model_has_no_time_for_is_called_that() -> None:
-    words, ended = cast(Words, queue.Queue(16)), cast(Words, queue.Queue(1))
-    for number in range(3):
-        words.put(said(number, "one", final=True))
-    words.put(None)
-    clock = FakeClock()
-    post = Read(lambda: cast(Reading, Noting()), Exchange(), clock, words, ended)
-    worker = Worker("text", post, clock=clock)
-    worker.start()
-    assert worker.join(30)
+    worker, ended = pass_on(alone=False)
     assert worker.drops == {"unenriched utterances": 2}
     last = ended.get_nowait()
     assert last is not None and last.utterance == 2
