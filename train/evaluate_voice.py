@@ -54,7 +54,7 @@ class VoiceData:
     emodb: Path
     prompts: Path | None = None
     """Ordinary speech; None: the folder `prompts` beside RAVDESS, where there is one."""
-    cache: Path = dataclasses.field(default_factory=lambda: cache_dir() / "voice-features")
+    cache: Path = dataclasses.field(default_factory=lambda: cache_dir() / "features")
 
     @property
     def ordinary(self) -> Path | None:
