@@ -24,6 +24,8 @@ pytestmark = pytest.mark.slow
 
 PATIENCE_S = 120.0
 """Longest wait for something that happens within seconds on an idle machine."""
+MOST_COMPANY = 60
+"""Busy loops that leave a process of many threads too little of one core, however the scheduler shares it."""
 
 
 class Live:
@@ -176,21 +178,39 @@ def test_sigterm_in_every_phase_of_the_start(phase: str) -> None:
         assert run.no_gaps()
 
 
+@contextlib.contextmanager
+def ever_more_company(core: str) -> Iterator[None]:
+    """Put one busy loop after the other onto a core: how few starve a process depends on the scheduler.
+
+    Each is in a session of its own: where the scheduler shares a core among sessions, together they were one.
+    """
+    enough, others = threading.Event(), []
+
+    def add() -> None:
+        while len(others) < MOST_COMPANY and not enough.is_set():
+            burn = ["taskset", "-c", core, sys.executable, "-c", "while True: pass"]
+            others.append(subprocess.Popen(burn, start_new_session=True))
+            enough.wait(1.0)
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        adding.join()
+        for other in others:
+            other.kill()
+            other.wait()
+
+
 def test_starved_it_does_less_in_order_and_what_it_publishes_says_its_age() -> None:
     core = str(min(os.sched_getaffinity(0)))
-    burn = [sys.executable, "-c", "while True: pass"]
     with live(prefix=("taskset", "-c", core)) as run:
         before = run.wait_for(labelled)
-        # Each in a session of its own: where the scheduler shares a core among sessions, together they were one.
-        others = [subprocess.Popen(["taskset", "-c", core, *burn], start_new_session=True) for _ in range(4)]
-        try:
+        with ever_more_company(core):
             told = run.wait_for(lambda m: m["type"] == "health" and m["load"]["level"] >= 3, before)
-            after = run.wait_for(labelled, told)
-        finally:
-            for other in others:
-                other.kill()
-                other.wait()
-        run.wait_for(lambda m: m["type"] == "health", after)
+        run.wait_for(lambda m: m["type"] == "health", run.wait_for(labelled, told))
         assert run.end() == 0
         assert run.no_gaps()
     levels = [m["load"]["level"] for m in run.messages if m["type"] == "health"]
