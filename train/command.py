@@ -7,14 +7,16 @@ import json
 import logging
 import math
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ecmf.errors import EcmfError
+from ecmf.errors import EcmfError, UsageError
 from train import distributed
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -95,6 +97,32 @@ def quiet_logging() -> None:
 def results(found: Any) -> str:
     """JSON for people and machines, ending in a new line; a number that is none (NaN, infinite) is null."""
     return json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
+
+
+def line(found: Any) -> str:
+    """``results`` in one line, without the end of it."""
+    return json.dumps(_plain(found), allow_nan=False)
+
+
+def writable(option: str, folder: Path) -> None:
+    """Find out before the work whether its results can be kept; leaves nothing behind. Raises UsageError."""
+    if distributed.rank():
+        return
+    made: list[Path] = []
+    try:
+        for part in reversed([part for part in (folder, *folder.parents) if not part.exists()]):
+            part.mkdir(exist_ok=True)
+            made.append(part)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{option} {folder} cannot be written to ({error.strerror}); name a folder that can"
+        ) from None
+    finally:
+        for part in reversed(made):
+            with suppress(OSError):  # another process uses it already
+                part.rmdir()
 
 
 def _plain(found: Any) -> Any:

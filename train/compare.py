@@ -155,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError(f"--seeds {asked.seeds}: at least 1; intervals need 2")
         recipe = read_recipe(asked.config or Path(__file__).parent / "recipes" / "default.toml")
         fit = recipe.fit if asked.steps is None else replace(recipe.fit, steps=asked.steps)
+        command.writable("--out", asked.out)
         data = load(root, asked.cache or cache_dir() / "features", asked.offline)
         results = compare(data, len(EKMAN), np.array(recipe.prior), fit, seeds=asked.seeds, keep=asked.out)
         counts = {m: {"fit": len(data.fit[m]), "test": len(data.test[m])} for m in MODALITIES}

@@ -56,6 +56,8 @@ def export(folder: Path, out: Path | None = None, *, unfinished: bool = False) -
     """The bundle of a run. Raises UsageError for a folder that is no run's, and what ``train.fit`` raises."""
     from train.fit import fit
 
+    if out is not None:
+        command.writable("--out", out.parent)
     bundle = fit(replace(run.load(folder), unfinished=unfinished))
     return bundle if out is None else copied(bundle, out)
 

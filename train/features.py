@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> str:
         cache = asked.cache or cache_dir() / "features"
+        command.writable("--cache", cache)
         labels = None if asked.labels is None else folder.label_set(asked.labels)
         with distributed.joined():
             if asked.features is None:

@@ -238,6 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> str:
         torch.set_num_threads(1)
         cache = asked.cache or cache_dir() / "features"
+        command.writable("--out", asked.out)
+        command.writable("--cache", cache)
         options = options_of(asked)
         labels = None if asked.labels is None else folder.label_set(asked.labels)
         gain = None if asked.hide is None else Gain(asked.hide, asked.seeds)

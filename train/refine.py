@@ -263,6 +263,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError(f"--rounds {asked.rounds}: none (0) or more")
         options = Options(rounds=asked.rounds, seed=asked.seed)
         cache = asked.cache or cache_dir() / "features"
+        command.writable("--out", asked.out)
+        command.writable("--cache", cache)
         labels = None if asked.labels is None else folder.label_set(asked.labels)
         if asked.fer is not None:
             if labels is not None:
