@@ -1,42 +1,33 @@
-"""Measure a bundle as it is, on people it was not trained on: python -m train.evaluate --bundle face
+"""Measure on people that were not trained on: python -m train.evaluate
 
---bundle face|voice|text|default    a shipped bundle, on the corpora of --data
---bundle DIR --data MY_CLIPS        a head of your own, on the test clips of a folder with labels.csv; a person whom
-                                    the bundle's manifest names as seen in training is an error
+  python -m train.evaluate --bundle face             a shipped bundle (voice, text, default) on the corpora of --data
+  python -m train.evaluate --bundle runs/clips --data CLIPS      a head of your own on the test clips of any data that
+                                                     train.fit reads; a person whom its manifest names as seen in
+                                                     training is an error
+  python -m train.evaluate --bundle runs/RAVDESS --data EMO-DB --everyone    the same on another corpus, all of it
+  python -m train.evaluate --refit --data CLIPS      heads trained anew on folds of the people: cross-validation
+  python -m train.evaluate --refit --bundle voice    the same for the voice, and from corpus to corpus
+
+Weighted F1, UAR, accuracy with 95 % intervals, expected calibration error, for every allowed set of cues; for all cues
+together also each label and the confusion matrix. --out keeps them, and draws them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from ecmf.bundle import SHIPPED, Bundle, load_bundle
-from ecmf.cue import MODALITIES
 from ecmf.engines.cache import cache_dir
-from ecmf.engines.choose import open_engine
-from ecmf.errors import BundleError, DataError, UsageError
-from train import command, plots
-from train.datasets import folder
+from ecmf.errors import UsageError
+from train import command, evaluate_clips, plots, result_table
+from train.atomic import write_whole
+from train.datasets import folder, layouts
 from train.fit import EMODB, MELD, RAVDESS, corpora, corpus
-
-
-class EngineHead(nn.Module):
-    """A head bundle as the live system runs it, where torch code expects a head."""
-
-    def __init__(self, bundle: Bundle, backend: str = "auto") -> None:
-        super().__init__()
-        self._engine = open_engine(bundle, backend=backend)
-
-    def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
-        out = self._engine.run({name: value.numpy() for name, value in inputs.items()})
-        return torch.from_numpy(np.array(out["logits"])), torch.from_numpy(np.array(out["weights"]))
 
 
 def face(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, Any]:
@@ -75,7 +66,7 @@ def default(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, A
     loaded = compare.load(data, cache, offline=False)
     stated = bundle.manifest.extra.get("prior", dict(zip(labels, recipe.prior, strict=True)))
     prior = np.array([stated[label] for label in labels])
-    head = EngineHead(bundle)
+    head = evaluate_clips.EngineHead(bundle)
     found = evaluate(head, loaded.fit, loaded.test, labels, prior, recipe.fit.pairing)
     assert loaded.paired_face is not None
     sizes = {m: pool.embedding.shape[1] for m, pool in loaded.test.items()}
@@ -92,89 +83,101 @@ KIND: Mapping[str, Callable[[Bundle, Path, Path, bool], dict[str, Any]]] = {
 }
 
 
-def trained_on(bundle: Bundle) -> set[str]:
-    """People whom the manifest names as seen in training; none where it only counts them, as the shipped head does."""
-    named = (source.get("people") for source in bundle.manifest.training_data)
-    splits = [people for people in named if isinstance(people, Mapping)]
-    return {person for people in splits for split in people if split != "test" for person in people[split]}
+def found_bundle(name: str) -> Bundle:
+    """A shipped bundle, a bundle's folder, or that of the run that made it. Raises BundleError."""
+    if name in KIND:
+        return load_bundle(SHIPPED / name)
+    run = Path(name) / "model"
+    return load_bundle(run if (run / "manifest.json").is_file() else Path(name))
 
 
-def clips(bundle: Bundle, data: Path, cache: Path) -> dict[str, Any]:
-    """A head on the test clips of a folder. Raises DataError for a person whom it saw in training."""
-    from train import fit_folder
-
-    if "log_probs" not in {port.name for port in bundle.manifest.inputs}:
-        raise BundleError(f"{bundle.id} is not a fusion head; clips can only be given to one")
-    listed = folder.read(data, bundle.manifest.labels, training=False)
-    seen = trained_on(bundle)
-    tested = [item for item in listed.items if item.split == "test"]
-    if not tested:
-        raise DataError(f"{listed.table}: no clip has the split test; there is nothing to measure on")
-    for item in tested:
-        if item.speaker in seen:
-            raise DataError(
-                f"{listed.where(item)}: {bundle.id} was trained on {item.speaker!r}; measure it on other people"
-            )
-    chosen = folder.Folder(listed.table, tuple(tested), listed.labels)
-    samples = fit_folder.assemble(chosen, fit_folder.extract(chosen, cache), training=False)
-    used = frozenset(bundle.manifest.extra.get("modalities", MODALITIES))
-    keep = np.array([m in used for m in MODALITIES], np.float32)
-    sizes = {port.name: port.shape[-1] for port in bundle.manifest.inputs}
-    cues = {
-        m: cue if cue.shape[1] == sizes[m] else np.zeros((len(cue), int(sizes[m])), np.float32)
-        for m, cue in samples.batch.cues.items()
-    }
-    batch = fit_folder.Batch(
-        cues, samples.batch.log_probs, samples.batch.quality * keep, samples.batch.target
-    )
-    samples = fit_folder.Samples(batch, samples.clip, samples.split, samples.modalities & used)
-    return fit_folder.measure(EngineHead(bundle), samples, samples.split == "test", listed.labels)
+def clips(asked: argparse.Namespace, name: str) -> bool:
+    """Whether --data is measured clip by clip; the corpora of the shipped bundles are read in ways of their own, since
+    their branches were trained on parts of them. Raises UsageError for data that is not there or not known."""
+    if asked.data is None:
+        return False
+    if not asked.data.exists():
+        raise UsageError(f"there is no {asked.data}; --data names a folder of clips, or a corpus as it comes")
+    if name in KIND:
+        return bool((asked.data / folder.TABLE).is_file())
+    if layouts.kind_of(asked.data) is None:
+        layouts.read(asked.data)  # says what is known
+    return True
 
 
 def parser() -> argparse.ArgumentParser:
     made = command.parser("evaluate", __doc__)
     made.add_argument(
-        "--bundle", default=None, metavar="NAME|DIR", help="face, voice, text, default, or a folder"
+        "--bundle",
+        metavar="NAME|DIR",
+        help="face, voice, text, default, or a folder: of a bundle, or of the run that made it",
     )
     made.add_argument("--recipe", choices=sorted(KIND), help="the same as --bundle with that name")
     made.add_argument("--data", type=Path, metavar="DIR", help="corpora (default: $ECMF_DATA), or clips")
-    command.add(made, "--cache")
     made.add_argument(
-        "--refit", action="store_true", help="voice: train anew, for folds and cross-corpus figures"
+        "--everyone",
+        action="store_true",
+        help="all clips of --data, not only those with the split test: where the head saw none of these people",
     )
     made.add_argument(
-        "--json", action="store_true", help="print the results as one line of JSON instead of indented"
+        "--refit", action="store_true", help="train anew, on folds of the people: clips, or the voice"
     )
-    made.add_argument("--out", type=Path, metavar="DIR", help="write results.json and PNG plots here")
+    command.add(made, "--config", "--cache")
+    made.add_argument("--json", action="store_true", help="print one line of JSON instead of tables")
+    made.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write results.json, results.md and PNG plots here; with --refit also checkpoints to go on from",
+    )
     return made
+
+
+def measured(asked: argparse.Namespace, cache: Path) -> tuple[str, Mapping[str, Any], Sequence[str]]:
+    """Of what, the results, and the names of the labels in them."""
+    name = asked.bundle or asked.recipe
+    if asked.refit and name is None:
+        if asked.data is None:
+            raise UsageError("--refit trains anew: on which clips? --data DIR")
+        found = evaluate_clips.anew(asked.data, cache, asked.config, asked.out)
+        return "heads trained anew", found, found["labels"]
+    if name is None:
+        raise UsageError("which bundle? --bundle face, voice, text, default or a folder")
+    if asked.config is not None:
+        raise UsageError("--config goes with --refit --data: a bundle is measured as it is")
+    bundle = found_bundle(name)
+    kind = name if name in KIND else bundle.manifest.name
+    if asked.refit and kind != "voice":
+        raise UsageError(
+            "--refit trains anew what is not there yet: give it clips with --data and no bundle, or --bundle voice"
+        )
+    labels = bundle.manifest.labels
+    if clips(asked, name):
+        return bundle.id, evaluate_clips.as_it_is(bundle, asked.data, cache, everyone=asked.everyone), labels
+    if asked.everyone:
+        raise UsageError("--everyone goes with clips: --data names none")
+    if kind not in KIND:
+        raise UsageError(f"{bundle.id} is measured on clips: --data DIR")
+    return bundle.id, KIND[kind](bundle, corpora(asked.data), cache, asked.refit), labels
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
 
     def work() -> str:
-        name = asked.bundle or asked.recipe
-        if name is None:
-            raise UsageError("which bundle? --bundle face, voice, text, default or a folder")
-        bundle = load_bundle(SHIPPED / name if name in KIND else Path(name))
         cache = asked.cache or cache_dir() / "features"
-        kind = name if name in KIND else bundle.manifest.name
-        if asked.refit and kind != "voice":
-            raise UsageError(
-                "--refit is for the voice; train a new bundle with python -m train.fit and measure that"
-            )
-        if asked.data is not None and (asked.data / folder.TABLE).is_file():
-            results = clips(bundle, asked.data, cache)
-        elif kind in KIND:
-            results = KIND[kind](bundle, corpora(asked.data), cache, asked.refit)
-        else:
-            raise UsageError(f"{bundle.id} is measured on clips: --data a folder with {folder.TABLE}")
-        record = {"bundle": bundle.id, "results": results}
+        command.writable("--cache", cache)
         if asked.out is not None:
-            asked.out.mkdir(parents=True, exist_ok=True)
-            (asked.out / "results.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-            plots.draw(results, bundle.manifest.labels, asked.out)
-        return json.dumps(record, indent=None if asked.json else 1)
+            command.writable("--out", asked.out)
+        what, results, labels = measured(asked, cache)
+        record = {"bundle": what, "results": results}
+        said = [what, *(str(results[key]) for key in ("protocol", "caveat") if key in results)]
+        text = "\n\n".join([*said, result_table.tables(results, labels)])
+        if asked.out is not None:
+            write_whole(asked.out / "results.json", command.results(record).encode())
+            write_whole(asked.out / "results.md", f"{text}\n".encode())
+            text += "\n\n" + "\n".join(["drawn:", *map(str, plots.draw(results, labels, asked.out))])
+        return command.line(record) if asked.json else text
 
     return command.carried_out(work)
 

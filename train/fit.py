@@ -36,7 +36,7 @@ from ecmf.bundle import SHIPPED, Bundle
 from ecmf.engines.cache import cache_dir
 from ecmf.errors import DataError, MissingExtra, UsageError
 from train import command, distributed, export, run, workers
-from train.datasets import folder
+from train.datasets import folder, layouts
 from train.run import Run
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -193,10 +193,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
 
     def work() -> str:
+        out, cache = asked.out or Path("runs") / _name(asked), asked.cache or cache_dir() / "features"
+        command.writable("--out", out)
+        command.writable("--cache", cache)
         bundle = fit(
             Run(
-                out=asked.out or Path("runs") / _name(asked),
-                cache=asked.cache or cache_dir() / "features",
+                out=out,
+                cache=cache,
                 recipe=asked.recipe,
                 data=asked.data,
                 features=asked.features,
@@ -227,7 +230,7 @@ def told(bundle: Bundle, data: Path | None) -> str:
         )
     where = shlex.quote(str(bundle.folder))
     lines = [f"{bundle.id} is in {bundle.folder}; next:", f"  ecmf-live --model {where}"]
-    if data is not None and (data / folder.TABLE).is_file():
+    if data is not None and layouts.kind_of(data) is not None:
         lines[1:1] = [f"  python -m train.evaluate --bundle {where} --data {shlex.quote(str(data))}"]
     return "\n".join(lines)
 

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +17,14 @@ from ecmf.cue import MODALITIES
 from ecmf.fusion import EcmfHead
 from train import distributed, folder_card
 from train.clip_samples import Samples, assemble
+from train.clip_scores import measure
 from train.clip_store import extract
 from train.datasets import folder, layouts
 from train.descent import descend
 from train.evaluate_head import predict
-from train.fit_head import VERSION, calibrate_on, subsets, tensors
+from train.fit_head import VERSION, calibrate_on, tensors
 from train.pairing import TRUST, Batch
 from train.recipe import Training, read
-from train.scores import intervals, scores
 
 log = logging.getLogger("train.fit_folder")
 RECIPE = Path(__file__).parent / "recipes" / "folder.toml"
@@ -35,8 +34,6 @@ CALIBRATION = 8000
 """Moments that the temperature is fitted on, at most."""
 DRAWS, FEWEST = 20, 3
 """Tries to set people aside for calibration, and people below which none are set aside."""
-PART = 2048
-"""Moments in memory at a time while measuring."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +90,15 @@ def finish(
 ) -> Bundle:
     """Measure a trained head on the clips that are not for training, and write it with its card."""
     measured = {
-        split: measure(head, samples, samples.split == split, listed.labels)
+        split: measure(
+            lambda batch, rows: predict(head, batch), samples, samples.split == split, listed.labels
+        )
         for split in folder.SPLITS[1:]
         if (samples.split == split).any()
     }
+    for split in [split for split, table in measured.items() if not table]:
+        log.warning("%s: no clip has a cue that the clips to train on have; nothing to measure", split)
+        del measured[split]
     for split, table in measured.items():
         row = list(table.values())[-1]  # all that the clips have
         log.info(
@@ -217,60 +219,3 @@ def hidden(batch: Batch, kept: NDArray[np.bool_]) -> Batch:
     }
     log_probs = np.where(gone[..., None], 0, batch.log_probs).astype(np.float32)
     return Batch(cues, log_probs, quality, batch.target)
-
-
-def measure(
-    head: torch.nn.Module, samples: Samples, rows: NDArray[np.bool_], labels: Sequence[str]
-) -> dict[str, Any]:
-    """Scores per clip (the mean over its moments) by the cues that are shown to the head.
-
-    Each subset on the moments that have all of it; all modalities on every moment, with what it has, and then also
-    recall per label and confusion. Intervals: 95 %, over clips.
-    """
-    table: dict[str, Any] = {}
-    numbers = np.flatnonzero(rows)
-    clip, own = samples.clip[numbers], samples.batch.quality[numbers]
-    target_of = samples.batch.target[numbers]
-    for subset in subsets():
-        if not subset <= samples.modalities:
-            continue
-        keep = np.array([m in subset for m in MODALITIES], np.float32)
-        quality = own * keep
-        whole = subset == samples.modalities
-        there = quality[:, [MODALITIES.index(m) for m in subset]] > 0
-        trusted = (quality[:, [MODALITIES.index(m) for m in TRUST]] > 0).any(axis=1)
-        usable = np.flatnonzero(trusted if whole else there.all(axis=1))
-        if not len(usable):
-            continue
-        probs, weights = _predicted(head, samples, numbers[usable], quality[usable])
-        names, inverse = np.unique(clip[usable], return_inverse=True)
-        mean = np.zeros((len(names), len(labels)))
-        np.add.at(mean, inverse, probs)
-        mean /= mean.sum(axis=1, keepdims=True)
-        target = np.zeros(len(names), np.int64)
-        target[inverse] = target_of[usable]
-        row: dict[str, Any] = scores(mean, target)
-        row["weights"] = {m: round(float(weights[:, MODALITIES.index(m)].mean()), 3) for m in sorted(subset)}
-        confusion = np.zeros((len(labels), len(labels)), np.int64)
-        np.add.at(confusion, (target, mean.argmax(axis=1)), 1)
-        row |= intervals(confusion)
-        if whole:
-            recall = np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
-            row["recall"] = {
-                label: round(float(recall[n]), 4) for n, label in enumerate(labels) if confusion[n].any()
-            }
-            row["confusion"] = confusion.tolist()
-        table["+".join(m for m in MODALITIES if m in subset)] = row
-    return table
-
-
-def _predicted(
-    head: torch.nn.Module, samples: Samples, rows: NDArray[np.int64], quality: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probabilities and weights, a part of the rows in memory at a time."""
-    parts = []
-    for start in range(0, len(rows), PART):
-        batch = samples.rows(rows[start : start + PART])
-        shown = Batch(batch.cues, batch.log_probs, quality[start : start + PART], batch.target)
-        parts.append(predict(head, shown))
-    return np.concatenate([p for p, _ in parts]), np.concatenate([w for _, w in parts])

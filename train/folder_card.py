@@ -26,7 +26,7 @@ def export(
     abstain_margin: float,
     calibrated: str,
 ) -> Bundle:
-    """Write ``out``. ``measured``: scores per split and set of cues, as ``fit_folder.measure`` gives them."""
+    """Write ``out``. ``measured``: scores per split and set of cues, as ``clip_scores.measure`` gives them."""
     people = {
         split: sorted({item.speaker for item in listed.items if item.split == split})
         for split in folder.SPLITS
