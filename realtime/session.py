@@ -56,8 +56,9 @@ class Session:
             in_time = self._watch()
         finally:
             sinks.close()
-        if self._failure is not None and not self._stop.asked():
-            raise self._failure
+        failure = self._failure or (None if self._lines is None else self._lines.failure)
+        if failure is not None and not self._stop.asked():
+            raise failure
         if self._summary is not None:
             say(describe(self._summary))
         else:
@@ -66,8 +67,8 @@ class Session:
                 if in_time
                 else "ecmf-live: stopped without waiting"
             )
-        if self._failure is not None:
-            log.warning("while stopping: %s", self._failure)
+        if failure is not None:
+            log.warning("while stopping: %s", failure)
         if self._lines is not None and self._lines.dropped:
             log.warning("%d lines were not written: stdout was not read fast enough", self._lines.dropped)
         return 0
@@ -100,7 +101,7 @@ class Session:
             raise
         self._title = f"{config.source_name} on {publisher.endpoint}"
         if config.output.json:
-            self._lines = JsonLines(claim_stdout(), lossless=config.input.fast, on_gone=self._stop.ask)
+            self._lines = JsonLines(claim_stdout(), self._stop, lossless=config.input.fast)
             opened.append(self._lines)
         else:
             local.append(LiveView(self._title) if sys.stdout.isatty() else StatusLine())

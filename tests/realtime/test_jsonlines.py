@@ -6,16 +6,20 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import pytest
 from wire import estimate
 
-from realtime.jsonlines import QUEUE, JsonLines
+from ecmf.errors import EcmfError
+from realtime.jsonlines import POLL_S, QUEUE, JsonLines
 from realtime.message import encode
+from realtime.stopping import Stop
 
 
 def test_lines_come_out_whole_and_in_order() -> None:
     reader, writer = os.pipe()
-    lines = JsonLines(writer, on_gone=lambda: None)
+    lines = JsonLines(writer, Stop())
     payloads = [encode(estimate(seq=seq)) for seq in range(100)]
     received: list[bytes] = []
 
@@ -35,7 +39,7 @@ def test_lines_come_out_whole_and_in_order() -> None:
 
 def test_a_reader_that_stops_reading_costs_lines_and_nothing_else() -> None:
     reader, writer = os.pipe()
-    lines = JsonLines(writer, on_gone=lambda: None)
+    lines = JsonLines(writer, Stop())
     payload = b"x" * 4096
     for _ in range(QUEUE + 200):  # a pipe holds 64 KiB: this ends only if nothing waits for the reader
         lines.write(estimate(), "", payload)
@@ -46,7 +50,7 @@ def test_a_reader_that_stops_reading_costs_lines_and_nothing_else() -> None:
 
 def test_annotation_waits_for_the_reader_and_loses_nothing() -> None:
     reader, writer = os.pipe()
-    lines = JsonLines(writer, lossless=True, on_gone=lambda: None)
+    lines = JsonLines(writer, Stop(), lossless=True)
     count, payload = QUEUE + 200, b"y" * 4095
 
     def write() -> None:
@@ -65,14 +69,61 @@ def test_annotation_waits_for_the_reader_and_loses_nothing() -> None:
 
 def test_a_closed_pipe_is_told_once_and_writing_goes_on_quietly() -> None:
     reader, writer = os.pipe()
-    gone = threading.Event()
-    lines = JsonLines(writer, lossless=True, on_gone=gone.set)
+    stop = Stop()
+    lines = JsonLines(writer, stop, lossless=True)
     os.close(reader)
-    lines.write(estimate(), "", b"x")
-    assert gone.wait(30)
-    for _ in range(2 * QUEUE):
+    for _ in range(3 * QUEUE):
         lines.write(estimate(), "", b"x")
     lines.close()
+    assert stop.asked()
+    assert lines.failure is None
+
+
+def test_annotation_writes_the_last_lines_however_late_they_are_read() -> None:
+    reader, writer = os.pipe()
+    lines = JsonLines(writer, Stop(), lossless=True)
+    count, payload = 64, b"z" * 4095
+    for _ in range(count):  # more than a pipe holds: the rest waits when it is closed
+        lines.write(estimate(), "", payload)
+    closing = threading.Thread(target=lines.close, args=(0.0,))
+    closing.start()
+    closing.join(3 * POLL_S)
+    with os.fdopen(reader, "rb") as file:
+        received = file.read()
+    closing.join()
+    assert received == (payload + b"\n") * count
+    assert lines.dropped == 0
+
+
+def test_annotation_that_is_asked_to_end_waits_for_nobody() -> None:
+    reader, writer = os.pipe()
+    stop = Stop()
+    lines = JsonLines(writer, stop, lossless=True)
+    written = threading.Event()
+
+    def write() -> None:
+        for _ in range(QUEUE + 200):
+            lines.write(estimate(), "", b"w" * 4096)
+        written.set()
+
+    threading.Thread(target=write, daemon=True).start()
+    assert not written.wait(3 * POLL_S)
+    stop.ask()
+    assert written.wait(30)
+    lines.close(0.0)
+    assert lines.dropped > 100
+    os.close(reader)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_full_disk_is_an_error_and_no_reason_to_wait(lossless: bool) -> None:
+    lines = JsonLines(os.open("/dev/full", os.O_WRONLY), Stop(), lossless=lossless)
+    with pytest.raises(EcmfError, match="stdout cannot be written any more: No space left on device"):
+        for _ in range(1000 * QUEUE):
+            lines.write(estimate(), "", b"x")
+    lines.close()
+    assert lines.failure is not None
 
 
 def test_chatter_of_libraries_goes_to_stderr() -> None:
