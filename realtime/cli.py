@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from realtime import standard_streams
 from realtime.reader import takes_more
 from realtime.stopping import Stop, leave
 
@@ -88,6 +89,7 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code. SIGINT and SIGTERM end it in order from the first line on."""
+    standard_streams.complete()
     stop = Stop()
     with stop.on_signals():
         # imports come after that: a signal that arrives while they run ends the program in order, too

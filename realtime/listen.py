@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ecmf.errors import EcmfError, UsageError, need
+from realtime import standard_streams
 from realtime.cli import Parser
 from realtime.names import ADDRESS, is_address, is_name
 from realtime.stopping import Stop
@@ -65,6 +66,7 @@ def messages(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code. Ctrl-C ends it, quietly."""
+    standard_streams.complete()
     stop = Stop()
     with stop.on_signals():
         try:
@@ -74,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return error.exit_code
         except BrokenPipeError:  # the reader of our stdout has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # what is buffered would fail once more
+            _say(f"stdout cannot be written any more: {error.strerror}")
+            return EcmfError.exit_code
         return 0
 
 
