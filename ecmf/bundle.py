@@ -125,6 +125,10 @@ def load_bundle(folder: Path | str, *, verify: bool = True) -> Bundle:
         manifest = Manifest(**raw)
     except FileNotFoundError:
         raise BundleError(f"no bundle in {folder}: manifest.json is missing") from None
+    except OSError as error:
+        raise BundleError(
+            f"bundle {folder} cannot be read: {error.strerror}; give the folder of one"
+        ) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BundleError(f"{path} is not a bundle manifest ({error}); export or pull it again") from None
     if manifest.format != FORMAT:

@@ -71,3 +71,9 @@ def test_a_damaged_file_is_refused(voice: Bundle, tmp_path: Path) -> None:
     (made.folder / "average.npy").write_bytes(b"")
     with pytest.raises(BundleError, match=r"average\.npy .* restore or pull it again"):
         load_bundle(made.folder)
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    with pytest.raises(BundleError, match=r"clip\.mp4 cannot be read: Not a directory; give the folder"):
+        load_bundle(tmp_path / "clip.mp4")
