@@ -23,7 +23,7 @@ from ecmf.cue import MODALITIES
 from ecmf.engines.cache import cache_dir
 from ecmf.errors import UsageError
 from ecmf.labels import EKMAN
-from train import command
+from train import command, corpora
 from train.atomic import write_whole
 from train.comparison import gains, table
 from train.conditions import Data, conditions
@@ -147,10 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
 
     def work() -> str:
-        from train.fit import corpora
         from train.fit_default import read_recipe
 
-        root = corpora(asked.data)
+        root = corpora.root(asked.data)
         if asked.seeds < 1:
             raise UsageError(f"--seeds {asked.seeds}: at least 1; intervals need 2")
         recipe = read_recipe(asked.config or Path(__file__).parent / "recipes" / "default.toml")

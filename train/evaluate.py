@@ -24,10 +24,9 @@ import numpy as np
 from ecmf.bundle import SHIPPED, Bundle, load_bundle
 from ecmf.engines.cache import cache_dir
 from ecmf.errors import UsageError
-from train import command, evaluate_clips, plots, result_table
+from train import command, corpora, evaluate_clips, plots, result_table
 from train.atomic import write_whole
 from train.datasets import folder, layouts
-from train.fit import EMODB, MELD, RAVDESS, corpora, corpus
 
 
 def face(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def voice(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, Any
     """The held-out speakers; with ``refit`` folds and cross-corpus."""
     from train.evaluate_voice import VoiceData, evaluate
 
-    ravdess, emodb = (corpus(data, "speech", names) for names in (RAVDESS, EMODB))
+    ravdess, emodb = (corpora.find(data, "speech", names) for names in (corpora.RAVDESS, corpora.EMODB))
     return evaluate(bundle, VoiceData(ravdess, emodb, cache=cache), refit)
 
 
@@ -51,7 +50,7 @@ def text(bundle: Bundle, data: Path, cache: Path, refit: bool) -> dict[str, Any]
     from train.datasets.meld import read_meld
     from train.evaluate_text import evaluate
 
-    lines = [line for line in read_meld(corpus(data, "text", MELD)) if line.split == "test"]
+    lines = [line for line in read_meld(corpora.find(data, "text", corpora.MELD)) if line.split == "test"]
     return evaluate(TextBranch(bundle), lines)
 
 
@@ -158,7 +157,7 @@ def measured(asked: argparse.Namespace, cache: Path) -> tuple[str, Mapping[str, 
         raise UsageError("--everyone goes with clips: --data names none")
     if kind not in KIND:
         raise UsageError(f"{bundle.id} is measured on clips: --data DIR")
-    return bundle.id, KIND[kind](bundle, corpora(asked.data), cache, asked.refit), labels
+    return bundle.id, KIND[kind](bundle, corpora.root(asked.data), cache, asked.refit), labels
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -172,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what, results, labels = measured(asked, cache)
         record = {"bundle": what, "results": results}
         said = [what, *(str(results[key]) for key in ("protocol", "caveat") if key in results)]
+        if (gap := results.get("largest_difference_from_the_card")) is not None:
+            said.append(f"largest difference from the card: {gap:.4f}")
         text = "\n\n".join([*said, result_table.tables(results, labels)])
         if asked.out is not None:
             write_whole(asked.out / "results.json", command.results(record).encode())

@@ -17,7 +17,7 @@ from ecmf.engines.base import Engine
 from ecmf.engines.cache import cache_dir
 from ecmf.engines.choose import open_engine
 from ecmf.labels import EKMAN, FERPLUS, fold
-from train import face_crops
+from train import corpora, face_crops
 from train.datasets import ferplus, muxspace
 from train.face_changes import (
     CHANGES,
@@ -155,8 +155,7 @@ def evaluate(
     loaded = load_bundle(bundle)
     model = FaceModel(loaded)
     cropper = cropper or face_crops.Cropper()
-    folder = face_crops.face_folder(data)
-    fer_path, mux_path = face_crops.source(folder, "ferplus"), face_crops.source(folder, "muxspace")
+    fer_path, mux_path = (corpora.find(data, "face", names) for names in (corpora.FERPLUS, corpora.MUXSPACE))
     fer, mux = ferplus.read(fer_path), muxspace.read(mux_path)
     tell("FER+ test")
     rows = fer.rows("test")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmf.errors import DataError, need
+from ecmf.errors import need
+from train import corpora
 from train.atomic import whole
 
 if TYPE_CHECKING:
@@ -193,9 +194,9 @@ def cached(
     """
     from ecmf.branches.face import align, landmarks
 
-    stat = source.stat()
+    stood_for = corpora.size(source)
     how = (VERSION, size, view, align.template(size).round(3).tolist(), landmarks.MARGIN, PRESENCE)
-    named = (source.name, stat.st_size, how, what) if what else (source.name, stat.st_size, how)
+    named = (source.name, stood_for, how, what) if what else (source.name, stood_for, how)
     key = hashlib.sha256(repr(named).encode()).hexdigest()[:16]
     path = cache / f"face-crops-{source.stem}-{size}-{key}.npz"
     if path.is_file():
@@ -220,11 +221,12 @@ def corpus(
     """
     from train.datasets import ferplus, muxspace
 
-    view = FER_VIEW if source.stem == "ferplus" else PHOTO_VIEW
+    of_fer = source.name in corpora.FERPLUS
+    view = FER_VIEW if of_fer else PHOTO_VIEW
 
     def make() -> Crops:
         pictures: Iterable[NDArray[np.uint8]]
-        if source.stem == "ferplus":
+        if of_fer:
             pictures, count = (fer := ferplus.read(source)).pictures, len(fer.name)
         else:
             mux = muxspace.read(source)
@@ -233,16 +235,3 @@ def corpus(
         return extract(pictures, count, size, view, cropper(), tell)
 
     return cached(cache, source, size, view, make)
-
-
-def source(folder: Path, name: str) -> Path:
-    """``folder/name.parquet`` or the folder ``folder/name``. Raises DataError when there is neither."""
-    for path in (folder / f"{name}.parquet", folder / name):
-        if path.exists():
-            return path
-    raise DataError(f"{folder} holds neither {name}.parquet nor a folder {name} in the official layout")
-
-
-def face_folder(data: Path) -> Path:
-    """``data/face`` where there is one, else ``data``."""
-    return data / "face" if (data / "face").is_dir() else data

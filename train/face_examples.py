@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ecmf.errors import UsageError
 from ecmf.labels import FERPLUS
-from train import face_crops
+from train import corpora, face_crops
 from train.datasets import ferplus, muxspace
 from train.face_augment import Augmentation
 
@@ -175,16 +175,15 @@ def load(
 
     ``data`` holds face/ferplus.parquet and face/muxspace.parquet, or folders of these names in the official layout.
     """
-    folder = face_crops.face_folder(data)
     out: dict[str, Examples] = {}
-    path = face_crops.source(folder, "ferplus")
+    path = corpora.find(data, "face", corpora.FERPLUS)
     fer, crops = ferplus.read(path), face_crops.corpus(cache, path, recipe.size, cropper, progress)
     target = soft_votes(fer.votes, recipe.vote_floor)
     for split in ("train", "valid", "test"):
         rows = fer.rows(split)
         weight = np.ones(len(rows), np.float32)
         out[split] = Examples(crops.rows(rows), target[rows], weight, fer.majority[rows])
-    path = face_crops.source(folder, "muxspace")
+    path = corpora.find(data, "face", corpora.MUXSPACE)
     mux, crops = muxspace.read(path), face_crops.corpus(cache, path, recipe.size, cropper, progress)
     target = np.eye(len(FERPLUS), dtype=np.float32)[mux.label] * (1 - recipe.muxspace_smoothing)
     target += recipe.muxspace_smoothing / len(FERPLUS)

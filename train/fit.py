@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
@@ -34,17 +33,12 @@ from typing import Any, cast
 
 from ecmf.bundle import SHIPPED, Bundle
 from ecmf.engines.cache import cache_dir
-from ecmf.errors import DataError, MissingExtra, UsageError
-from train import command, distributed, export, run, workers
+from ecmf.errors import MissingExtra, UsageError
+from train import command, corpora, distributed, export, run, workers
 from train.datasets import folder, layouts
 from train.run import Run
 
 RECIPES = Path(__file__).parent / "recipes"
-RAVDESS = ("ravdess.parquet", "ravdess", "RAVDESS")
-EMODB = ("emodb4.parquet", "emodb.parquet", "emodb", "EMO-DB")
-MELD = ("meld.parquet", "meld", "MELD")
-GOEMOTIONS = ("goemotions.parquet", "goemotions", "GoEmotions")
-"""What a corpus may be called below --data: a parquet file, or the folder that its owner ships."""
 
 
 def face(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
@@ -57,7 +51,9 @@ def face(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
 def voice(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
     """The emotion network of the voice branch; the ordinary speech that it hears lies beside RAVDESS, in prompts."""
     module = _part("train.fit_voice")
-    voices = module.VoiceData(*(corpus(data, "speech", names) for names in (RAVDESS, EMODB)), cache=cache)
+    voices = module.VoiceData(
+        *(corpora.find(data, "speech", names) for names in (corpora.RAVDESS, corpora.EMODB)), cache=cache
+    )
     bundle: Bundle = module.fit(recipe, voices, out / "voice")
     return bundle
 
@@ -65,7 +61,9 @@ def voice(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
 def text(recipe: Path, out: Path, data: Path, cache: Path) -> Bundle:
     """The text branch's encoder."""
     module = _part("train.fit_text")
-    bundle: Bundle = module.make(recipe, out, corpus(data, "text", MELD), corpus(data, "text", GOEMOTIONS))
+    bundle: Bundle = module.make(
+        recipe, out, corpora.find(data, "text", corpora.MELD), corpora.find(data, "text", corpora.GOEMOTIONS)
+    )
     return bundle
 
 
@@ -103,7 +101,7 @@ def fit(asked: Run) -> Bundle:
     if asked.config is not None and not asked.config.is_file():
         raise UsageError(f"no recipe {asked.config}; --config names a TOML file like those in {RECIPES}")
     if asked.recipe is not None:
-        found = corpora(asked.data)
+        found = corpora.root(asked.data)
         chosen = asked.config or RECIPES / f"{asked.recipe}.toml"
         if not chosen.is_file():
             raise UsageError(f"no recipe {chosen}; --config names a TOML file like those in {RECIPES}")
@@ -137,27 +135,6 @@ def begin(asked: Run) -> None:
         for left in asked.out.glob(".model.*"):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
         run.store(asked)
-
-
-def corpora(data: Path | None) -> Path:
-    """The folder of the corpora: ``data``, else $ECMF_DATA. Raises UsageError when there is none."""
-    found = data or (Path(os.environ["ECMF_DATA"]) if os.environ.get("ECMF_DATA") else None)
-    if found is None:
-        raise UsageError(
-            "where is the data? Give --data DIR or set ECMF_DATA to a folder with face/, speech/, text/"
-        )
-    if not found.is_dir():
-        raise UsageError(f"{found} is no folder; give --data DIR with face/, speech/ and text/ in it")
-    return found
-
-
-def corpus(data: Path, kind: str, names: Sequence[str]) -> Path:
-    """The first of ``names`` in ``data/kind`` or ``data``. Raises DataError when there is none."""
-    for base in (data / kind, data):
-        for name in names:
-            if (base / name).exists():
-                return base / name
-    raise DataError(f"{data / kind} holds none of {', '.join(names)}; put the corpus there, or a link to it")
 
 
 def _part(name: str) -> Any:

@@ -61,7 +61,7 @@ def _bars(scored: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> Path:
         axes.plot([low, high], [place, place], color="black", linewidth=1.2)
         axes.text(1.01, place, f"{value:.3f}", va="center", fontsize=8)
     axes.set_yticks(range(len(scored)), [name for name, _ in reversed(scored)], fontsize=8)
-    axes.set(xlim=(0, 1), xlabel="weighted F1; lines: 95 % intervals")
+    axes.set(xlim=(0, 1), ylim=(-0.6, len(scored) - 0.4), xlabel="weighted F1; lines: 95 % intervals")
     figure.savefig(path, dpi=120)
     plot.close(figure)
     return path

@@ -25,7 +25,7 @@ from ecmf.errors import DataError
 from ecmf.labels import EKMAN, FERPLUS, to_ekman
 from ecmf.speech import SpeechEncoder
 from ecmf.vad import BLOCK, SAMPLE_RATE, SpeechDetector
-from train import face_crops
+from train import corpora, face_crops
 from train.atomic import locked, whole
 from train.datasets import ferplus, meld, muxspace
 from train.datasets.emodb import read_emodb
@@ -96,14 +96,14 @@ class Extraction:
     """Where corpora lie and where features are kept."""
 
     data: Path
-    """Folder with face/, speech/ and text/ as in the data's own README."""
+    """Folder with face/, speech/ and text/: parquet files, or the corpora as their owners ship them."""
     cache: Path
     offline: bool = False
 
     def faces(self) -> Split:
         """FER+ valid to fit, its test to measure; no ties, no pixels of an earlier split."""
         branch = FaceBranch(offline=self.offline)
-        source = self.data / "face" / "ferplus.parquet"
+        source = corpora.find(self.data, "face", corpora.FERPLUS)
         corpus = ferplus.read(source)
         crops = self._crops(source, list(corpus.pictures), branch.size, face_crops.FER_VIEW)
 
@@ -119,7 +119,7 @@ class Extraction:
         """muxspace: the faces of its valid and test people and, in the same rows, the frames they are in."""
         branch = FaceBranch(offline=self.offline)
         scenes = SceneBranch(offline=self.offline)
-        source = self.data / "face" / "muxspace.parquet"
+        source = corpora.find(self.data, "face", corpora.MUXSPACE)
         corpus = muxspace.read(source)
         pictures = [corpus.picture(row) for row in range(len(corpus.name))]
         crops = self._crops(source, pictures, branch.size, face_crops.PHOTO_VIEW)
@@ -157,7 +157,9 @@ class Extraction:
         """
         bundle = load_bundle(SHIPPED / "voice")
         held_out = set(bundle.manifest.extra["held_out_speakers"])
-        ravdess, emodb = (self.data / "speech" / f"{name}.parquet" for name in ("ravdess", "emodb4"))
+        ravdess, emodb = (
+            corpora.find(self.data, "speech", names) for names in (corpora.RAVDESS, corpora.EMODB)
+        )
         clips = [clip for clip in (*read_ravdess(ravdess), *read_emodb(emodb)) if clip.speaker in held_out]
 
         def make() -> Pool:
@@ -179,7 +181,7 @@ class Extraction:
     def texts(self) -> Split:
         """MELD dev to fit, its test to measure; context is the speaker's own lines, as a microphone hears it."""
         branch = TextBranch()
-        source = self.data / "text" / "meld.parquet"
+        source = corpora.find(self.data, "text", corpora.MELD)
         lines = meld.read_meld(source)
 
         def make(split: str) -> Pool:
@@ -248,8 +250,8 @@ def _overheard(
 
 
 def _content(source: Path) -> str:
-    """Stands for what a corpus's file holds, as in ``face_crops.cached``."""
-    return f"{source.name} {source.stat().st_size}"
+    """Stands for what a corpus holds, as in ``face_crops.cached``."""
+    return f"{source.name} {corpora.size(source)}"
 
 
 def _label(name: str) -> int:

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from ecmf.bundle import SHIPPED, load_bundle
 from ecmf.labels import EKMAN, FERPLUS, to_ekman
 from ecmf.speech import SpeechEncoder
-from train import refinement
+from train import corpora, refinement
 from train.datasets import ferplus
 from train.datasets.ravdess import read_ravdess
-from train.face_crops import face_folder, source
 from train.pseudo_gain import Case, Judges
 from train.voice_features import Take, extract
 
@@ -27,11 +26,10 @@ def fer(data: Path, cache: Path, *, offline: bool = False) -> Case:
     """
     from train.refine import _ensemble, _faces, _trained_on
 
-    root = face_folder(data)
-    where = source(root, "ferplus")
+    where = corpora.find(data, "face", corpora.FERPLUS)
     corpus = ferplus.read(where)
     train, test = corpus.rows("train"), corpus.rows("test")
-    faces = _faces(root, where, train, cache, offline=offline)
+    faces = _faces(data, where, train, cache, offline=offline)
     label = np.array([EKMAN.index(to_ekman(FERPLUS[m])) if m < len(FERPLUS) else -1 for m in corpus.majority])
     hard = np.eye(len(EKMAN), dtype=np.float32)[faces.muxspace_label]
     other = _trained_on(faces.muxspace, hard, refinement.Options(), 1)

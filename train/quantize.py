@@ -28,7 +28,7 @@ from ecmf.engines.cache import cache_dir
 from ecmf.engines.graph import INT8
 from ecmf.errors import EngineError, UsageError, need
 from ecmf.weights import imported
-from train import command, face_crops
+from train import command, corpora, face_crops
 from train.datasets import ferplus, muxspace
 
 SAMPLES = 300
@@ -158,7 +158,7 @@ def session(path: Path) -> Any:
 
 def face_task(bundle: Bundle, data: Path, cache: Path, samples: int, seed: int) -> Task:
     """Calibrated on FER+ train, judged by accuracy over FER+'s eight labels on its valid split."""
-    source = face_crops.source(face_crops.face_folder(data), "ferplus")
+    source = corpora.find(data, "face", corpora.FERPLUS)
     fer = ferplus.read(source)
     size = int(bundle.manifest.inputs[0].shape[-1])
     crops = face_crops.corpus(cache, source, size, face_crops.Cropper)
@@ -185,7 +185,7 @@ def scene_task(bundle: Bundle, data: Path, cache: Path, samples: int, seed: int)
     """
     cv2: Any = need("cv2", "live")
     linear = need("sklearn.linear_model", "train")
-    mux = muxspace.read(face_crops.source(face_crops.face_folder(data), "muxspace"))
+    mux = muxspace.read(corpora.find(data, "face", corpora.MUXSPACE))
     how = bundle.manifest.preprocessing
     rng = np.random.default_rng(seed)
     two = np.isin(mux.label, np.bincount(mux.label).argsort()[-2:])  # the two labels that most pictures have

@@ -30,7 +30,7 @@ from ecmf.enrich import Enricher
 from ecmf.errors import DataError, MissingExtra, UsageError
 from ecmf.head import FLOOR
 from ecmf.labels import EKMAN, FERPLUS, opinion, opinions, to_ekman
-from train import clip_means, command, face_crops, picture_features, refinement
+from train import clip_means, command, corpora, face_crops, picture_features, refinement
 from train.atomic import write_whole
 from train.clip_file import TEXT
 from train.datasets import fer2013, ferplus, folder, muxspace
@@ -59,14 +59,13 @@ def fer(data: Path, out: Path, cache: Path, options: Options, *, offline: bool =
     Sources: the labels themselves; models of textures and of blendshapes (which saw no FER+ vote) trained on them out
     of fold; and a model of the same features trained on muxspace's photographs, other pictures with other annotators.
     """
-    root = face_crops.face_folder(data)
-    source = face_crops.source(root, "ferplus")
+    source = corpora.find(data, "face", corpora.FERPLUS)
     corpus = ferplus.read(source)
     given = fer2013.read_labels(source)
     majority = np.array(
         [EKMAN.index(to_ekman(FERPLUS[m])) if m < len(FERPLUS) else -1 for m in corpus.majority]
     )
-    faces = _faces(root, source, corpus.rows("train"), cache, offline=offline)
+    faces = _faces(data, source, corpus.rows("train"), cache, offline=offline)
     train, test = corpus.rows("train"), corpus.rows("test")
     judge = _trained_on(
         faces.muxspace, np.eye(len(EKMAN), dtype=np.float32)[faces.muxspace_label], options, SEEDS
@@ -109,8 +108,8 @@ def fer(data: Path, out: Path, cache: Path, options: Options, *, offline: bool =
     return report
 
 
-def _faces(root: Path, source: Path, train: NDArray[np.int64], cache: Path, *, offline: bool) -> Faces:
-    mux_source = face_crops.source(root, "muxspace")
+def _faces(data: Path, source: Path, train: NDArray[np.int64], cache: Path, *, offline: bool) -> Faces:
+    mux_source = corpora.find(data, "face", corpora.MUXSPACE)
     size = 56
 
     def cropper() -> face_crops.Cropper:

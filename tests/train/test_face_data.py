@@ -11,8 +11,8 @@ import pytest
 
 from ecmf.errors import DataError
 from ecmf.labels import FERPLUS
+from train import corpora
 from train.datasets import ferplus, muxspace
-from train.face_crops import face_folder, source
 from train.face_examples import soft_votes
 
 VOTES = {
@@ -110,7 +110,7 @@ def test_missing_data_say_what_was_looked_for(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no such file"):
             reader(tmp_path / "absent.parquet")
     with pytest.raises(DataError, match=r"ferplus\.parquet"):
-        source(face_folder(tmp_path), "ferplus")
+        corpora.find(tmp_path, "face", corpora.FERPLUS)
 
 
 def test_slips_are_dropped_unless_nothing_else_is_left() -> None:
