@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 
 from ecmf.errors import SourceError, need
 from realtime.sources.base import SAMPLE_RATE
+from realtime.sources.timeline import TimeLine
 
 log = logging.getLogger("ecmf.sources")
 
 GAP_S = 0.1
-"""Sound missing for longer than this is filled with silence; shorter is rounding of time stamps."""
+"""Sound that is missing, or there twice, for longer than this is put in its place; shorter is rounding of stamps."""
 
-MAX_GAP_S = 60.0
-"""A longer jump is a broken time stamp, not a gap."""
+SILENCE_S = 10.0
+"""It is made in pieces of this length, however long the gap is."""
 
+STATED = ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "avi", "flac", "wav")
+"""Formats whose header says how long they are; of the others FFmpeg guesses it from their rate or last stamps."""
 
 ONE_THREAD = 1920 * 1088
 """Pixels of a frame that one thread decodes in time."""
@@ -39,7 +42,7 @@ class Contents:
     rate: int
     """Samples a second of the sound track, 0 when there is none."""
     duration_s: float | None
-    """As the header says it; None when it says nothing."""
+    """As the header says it; None where there is none that does."""
 
 
 def inspect(path: str, title: str) -> Contents:
@@ -55,7 +58,8 @@ def inspect(path: str, title: str) -> Contents:
             )
         fps = 0.0 if picture is None else _fps(picture)
         rate = 0 if sound is None else int(sound.codec_context.sample_rate)
-        duration = None if container.duration is None else container.duration / 1e6
+        stated = container.duration is not None and container.format.name in STATED
+        duration = container.duration / 1e6 if stated else None
     first = next(pictures(path, title), None)
     if next(sounds(path, title), None) is None:
         rate = 0
@@ -71,15 +75,13 @@ def length_s(path: str, title: str) -> float:
     """Exact playing time, the longer of picture and sound, from the packets (nothing is decoded)."""
     end_s = 0.0
     with _open(path, title) as container:
-        start_s = (container.start_time or 0) / 1e6
-        tracks = [track for track in (_video(container), _audio(container)) if track is not None]
-        for packet in _packets(container, tracks, title):
+        for packet in _packets(container, title):
             if packet.pts is None:
                 continue
             lasts = float((packet.duration or 0) * packet.time_base)
             if not lasts and packet.stream.type == "video":
                 lasts = 1 / _fps(packet.stream)
-            end_s = max(end_s, float(packet.pts * packet.time_base) - start_s + lasts)
+            end_s = max(end_s, float(packet.pts * packet.time_base) + lasts)
     return end_s
 
 
@@ -109,11 +111,10 @@ def pictures(path: str, title: str) -> Iterator[Decoded]:
         track = _video(container)
         if track is None:
             return
-        start_s = (container.start_time or 0) / 1e6
         step_s, ratio = 1 / _fps(track), float(track.sample_aspect_ratio or 1)
         last_s: float | None = None
         for frame in _decoded(container, track, title):
-            media_s = frame.time - start_s if frame.time is not None else -1.0
+            media_s = frame.time if frame.time is not None else -1.0
             if last_s is not None and media_s <= last_s:
                 media_s = last_s + step_s
             last_s = max(0.0, media_s)
@@ -128,28 +129,31 @@ def sounds(path: str, title: str) -> Iterator[NDArray[np.float32]]:
         if track is None:
             return
         rate = int(track.codec_context.sample_rate)
-        start_s = (container.start_time or 0) / 1e6
         convert = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
         position = 0
         for time_s, samples in _mono(container, track, rate, title):
-            if time_s is not None:
-                samples = _in_place(samples, position, round((time_s - start_s) * rate), rate)
-            position += len(samples)
-            ready = samples if convert is None else convert.resample_chunk(samples)
-            if len(ready):
-                yield ready
+            stamped = None if time_s is None else round(time_s * rate)
+            for piece in _in_place(samples, position, stamped, rate):
+                position += len(piece)
+                ready = piece if convert is None else convert.resample_chunk(piece)
+                if len(ready):
+                    yield ready
         if convert is not None:
             yield convert.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _in_place(samples: NDArray[np.float32], position: int, stamped: int, rate: int) -> NDArray[np.float32]:
-    """``samples``, stamped for sample ``stamped``, made to follow sample ``position``."""
-    ahead = stamped - position
-    if GAP_S * rate < ahead < MAX_GAP_S * rate or (position == 0 and 0 < ahead < MAX_GAP_S * rate):
-        return np.concatenate([np.zeros(ahead, np.float32), samples])
-    if position == 0 and ahead < 0:
-        return samples[-ahead:]
-    return samples
+def _in_place(
+    samples: NDArray[np.float32], position: int, stamped: int | None, rate: int
+) -> Iterator[NDArray[np.float32]]:
+    """``samples``, stamped for sample ``stamped``, made to follow sample ``position``: what is missing before them is
+    silence, what was there before is cut off."""
+    ahead = 0 if stamped is None else stamped - position
+    if abs(ahead) <= GAP_S * rate and position:
+        ahead = 0
+    piece = round(SILENCE_S * rate)
+    for begin in range(0, ahead, piece):
+        yield np.zeros(min(piece, ahead - begin), np.float32)
+    yield samples[max(0, -ahead) :]
 
 
 def _open(path: str, title: str) -> Any:
@@ -181,10 +185,15 @@ def _fps(track: Any) -> float:
     return float(track.average_rate or track.guessed_rate or 25)
 
 
-def _packets(container: Any, tracks: list[Any], title: str) -> Iterator[Any]:
+def _packets(container: Any, title: str) -> Iterator[Any]:
+    """The packets of the tracks that are played, in the file's order, on a time line that begins at 0."""
     av = need("av", "live")
+    tracks = [track for track in (_video(container), _audio(container)) if track is not None]
+    line = TimeLine((container.start_time or 0) / 1e6)
     try:
-        yield from container.demux(tracks)
+        for packet in container.demux(tracks):
+            line.place(packet)
+            yield packet
     except av.error.FFmpegError as error:
         log.warning("%s is damaged and ends early: %s", title, error.strerror or error)
 
@@ -192,7 +201,9 @@ def _packets(container: Any, tracks: list[Any], title: str) -> Iterator[Any]:
 def _decoded(container: Any, track: Any, title: str) -> Iterator[Any]:
     av = need("av", "live")
     damaged = 0
-    for packet in _packets(container, [track], title):
+    for packet in _packets(container, title):
+        if packet.stream.index != track.index:
+            continue
         try:
             yield from packet.decode()
         except av.error.FFmpegError:

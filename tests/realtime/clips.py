@@ -22,6 +22,7 @@ def write_clap(
     rate: int = RATE,
     size: tuple[int, int] = (64, 48),
     sound_from_s: float = 0.0,
+    codec: str = "pcm_s16le",
 ) -> Path:
     """A dark, silent clip with one flash (a white frame) and one click (2 ms) at ``clap_s``."""
     width, height = size
@@ -31,7 +32,7 @@ def write_clap(
             video.width, video.height, video.pix_fmt = width, height, "yuv420p"
             video.bit_rate = 2_000_000
         if sound:
-            audio = container.add_stream("pcm_s16le", rate=rate, layout="stereo")
+            audio = container.add_stream(codec, rate=rate, layout="stereo")
         if picture:
             for number in range(round(seconds * fps)):
                 bright = number == round(clap_s * fps)
@@ -52,4 +53,19 @@ def write_clap(
                 frame.pts, frame.time_base = round(sound_from_s * rate) + begin, Fraction(1, rate)
                 container.mux(audio.encode(frame))
             container.mux(audio.encode())
+    return path
+
+
+def write_shifted(source: Path, path: Path, by_s: float, *, after_s: float = 0.0, only: str = "") -> Path:
+    """The same packets with stamps that are ``by_s`` later from ``after_s`` on; ``only``: of the track of that kind."""
+    with av.open(str(source)) as read, av.open(str(path), "w") as written:
+        tracks = {each.index: written.add_stream_from_template(each) for each in read.streams}
+        for packet in read.demux():
+            if packet.dts is None:
+                continue
+            moved = packet.dts * packet.time_base >= after_s and only in ("", packet.stream.type)
+            late = round(by_s / packet.time_base) if moved else 0
+            packet.pts, packet.dts = packet.pts + late, packet.dts + late
+            packet.stream = tracks[packet.stream.index]
+            written.mux(packet)
     return path

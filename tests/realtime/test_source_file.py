@@ -11,7 +11,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from clips import write_clap
+from clips import write_clap, write_shifted
 from mjpeg_server import MjpegServer
 
 from ecmf.errors import SourceError
@@ -83,19 +83,36 @@ def test_flash_and_click_stay_together(
 
 def test_a_start_time_in_the_container_does_not_part_them(tmp_path: Path, stop: threading.Event) -> None:
     path = write_clap(tmp_path / "clap.mkv", clap_s=1.0, sound=True)
-    shifted = tmp_path / "shifted.mkv"
-    with av.open(str(path)) as source, av.open(str(shifted), "w") as target:
-        tracks = {s.index: target.add_stream_from_template(s) for s in source.streams}
-        for packet in source.demux():
-            if packet.dts is not None:
-                late = round(7 / packet.time_base)
-                packet.pts, packet.dts = packet.pts + late, packet.dts + late
-                packet.stream = tracks[packet.stream.index]
-                target.mux(packet)
+    shifted = write_shifted(path, tmp_path / "shifted.mkv", 7)
     frames, blocks = read(open_media(shifted, pace=None), stop)
     assert frames[0].start_ns == 0
     assert flashes(frames) == pytest.approx([1.0], abs=0.002)
     assert clicks(blocks) == pytest.approx([1.0], abs=0.003)
+
+
+@pytest.mark.parametrize("shifts_s", [(0, 100, 0), (100, 0), (0, 0, 0, 0, 0, 0)])
+def test_stamps_that_jump_where_files_were_joined_do_not_part_them(
+    tmp_path: Path, stop: threading.Event, shifts_s: tuple[float, ...]
+) -> None:
+    clip = write_clap(tmp_path / "clap.ts", clap_s=1.0, codec="mp2")
+    parts = [write_shifted(clip, tmp_path / f"{n}.ts", by_s).read_bytes() for n, by_s in enumerate(shifts_s)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(parts))
+    frames, blocks = read(open_media(joined, pace=None), stop)
+    assert flashes(frames) == pytest.approx([1 + 2 * n for n in range(len(shifts_s))], abs=0.4)
+    assert clicks(blocks) == pytest.approx(flashes(frames), abs=0.12)
+    looped = read(open_media(joined, pace=None, loop=True), stop, seconds=4 * len(shifts_s))
+    assert len(flashes(looped[0])) == len(clicks(looped[1])) == 2 * len(shifts_s)
+
+
+@pytest.mark.parametrize("away_s", [0.5, 70.0])
+def test_a_track_that_was_away_for_long_comes_back_in_its_place(
+    tmp_path: Path, stop: threading.Event, away_s: float
+) -> None:
+    path = write_clap(tmp_path / "clap.mkv", seconds=75, clap_s=72.0, fps=5, sound_from_s=away_s, rate=8_000)
+    frames, blocks = read(open_media(path, pace=None), stop)
+    assert flashes(frames) == pytest.approx([72.0], abs=0.002)
+    assert clicks(blocks) == pytest.approx([72.0], abs=0.003)
 
 
 def test_loops_are_seamless_and_stay_together(tmp_path: Path, stop: threading.Event) -> None:
