@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ecmf.bundle import SHIPPED, Bundle, load_bundle
+from ecmf.bundle import Bundle
 from ecmf.cue import MODALITIES
 from ecmf.engines.choose import open_engine
 from ecmf.errors import BundleError, DataError
-from train import clip_store, fit_folder
+from train import clip_store, fit_folder, overlap
 from train.clip_samples import assemble
 from train.clip_scores import measure
 from train.datasets import folder, layouts
@@ -42,19 +41,6 @@ class EngineHead(nn.Module):
         return torch.from_numpy(np.array(out["logits"])), torch.from_numpy(np.array(out["weights"]))
 
 
-def trained_on(bundle: Bundle) -> set[str]:
-    """People whom the manifest names as seen in training; none where it only counts them, as the shipped head does."""
-    named = (source.get("people") for source in bundle.manifest.training_data)
-    splits = [people for people in named if isinstance(people, Mapping)]
-    return {person for people in splits for split in people if split != "test" for person in people[split]}
-
-
-def heard(people: set[str]) -> set[str]:
-    """Those of ``people`` whom the shipped voice branch was trained on, by the names that the corpora give them."""
-    sources = load_bundle(SHIPPED / "voice", verify=False).manifest.training_data
-    return people & {name for source in sources for name in source.get("speakers", ())}
-
-
 def as_it_is(bundle: Bundle, data: Path, cache: Path, *, everyone: bool = False) -> dict[str, Any]:
     """A head on the test clips of ``data`` (any layout), or with ``everyone`` on all of them.
 
@@ -69,7 +55,7 @@ def as_it_is(bundle: Bundle, data: Path, cache: Path, *, everyone: bool = False)
         raise DataError(
             f"{listed.table}: no clip has the split test; there is nothing to measure on (--everyone measures all)"
         )
-    seen = trained_on(bundle)
+    seen = overlap.trained_on(bundle)
     for item in tested:
         if item.speaker in seen:
             raise DataError(
@@ -90,11 +76,12 @@ def as_it_is(bundle: Bundle, data: Path, cache: Path, *, everyone: bool = False)
     }
     batch = Batch(cues, samples.batch.log_probs, samples.batch.quality * keep, samples.batch.target)
     samples = replace(samples, batch=batch, modalities=samples.modalities & used)
+    flattered = overlap.flattered({item.speaker for item in tested}, data if everyone else None)
     head = EngineHead(bundle)
     everything = np.ones(len(samples.clip), bool)
     protocol = f"{len(tested)} clips of {len({item.speaker for item in tested})} people not trained on"
     return {
-        "protocol": protocol + left_out + caveat({item.speaker for item in tested}),
+        "protocol": protocol + left_out + flattered,
         **measure(lambda shown, rows: predict(head, shown), samples, everything, listed.labels),
     }
 
@@ -165,19 +152,7 @@ def anew(data: Path, cache: Path, config: Path | None = None, keep: Path | None 
         "its fold"
     )
     return {
-        "protocol": protocol + caveat(set(people.tolist())),
+        "protocol": protocol + overlap.flattered(set(people.tolist()), data),
         "labels": list(listed.labels),
         **measure(judge, samples, np.ones(len(fold), bool), listed.labels),
     }
-
-
-def caveat(people: set[str]) -> str:
-    """What to say where the voice branch below the head has heard the people before."""
-    known_voices = heard(people)
-    if not known_voices:
-        return ""
-    said = (
-        f"the shipped voice branch was trained on {len(known_voices)} of these people: it flatters the voice"
-    )
-    log.warning("%s", said)
-    return f"; {said}"

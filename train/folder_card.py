@@ -10,6 +10,7 @@ import numpy as np
 
 from ecmf.bundle import Bundle
 from ecmf.fusion import EcmfHead
+from train import overlap
 from train.clip_samples import Samples
 from train.datasets import folder
 from train.fit_head import export_head, shipped_branches
@@ -42,7 +43,8 @@ def export(
         "",
     ]
     for split, table in measured.items():
-        lines += [f"{split}, {clips[split]} clips of {len(people[split])} other people:", ""]
+        known = overlap.flattered(set(people[split]))
+        lines += [f"{split}, {clips[split]} clips of {len(people[split])} other people{known}:", ""]
         lines += [
             "| cues | clips | weighted F1 | UAR | accuracy | calibration error |",
             "|---|---|---|---|---|---|",

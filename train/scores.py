@@ -38,12 +38,15 @@ def recalls(predicted: NDArray[np.int64], truth: NDArray[np.int64], labels: int)
 
 
 def scores(probs: NDArray[np.float64], target: NDArray[np.int64]) -> dict[str, Any]:
-    """Weighted F1, UAR, accuracy and expected calibration error of probabilities float64[n, labels]."""
+    """Weighted F1, UAR, accuracy and expected calibration error of probabilities float64[n, labels].
+
+    UAR: over the labels that are among ``target``.
+    """
     guess = probs.argmax(axis=1)
     return {
         "n": len(target),
         "weighted_f1": round(float(f1_score(target, guess, average="weighted")), 4),
-        "uar": round(float(recall_score(target, guess, average="macro", zero_division=0)), 4),
+        "uar": round(float(recall_score(target, guess, labels=np.unique(target), average="macro")), 4),
         "accuracy": round(float(accuracy_score(target, guess)), 4),
         "ece": round(calibration_error(probs, target), 4),
     }

@@ -13,10 +13,11 @@ import pytest
 
 from ecmf.cue import MODALITIES
 from ecmf.errors import UsageError
-from train import command, evaluate, evaluate_clips, fit, fit_folder, folder_card, plots, result_table
+from train import command, evaluate, fit, fit_folder, folder_card, overlap, plots, result_table
 from train.clip_samples import Samples
 from train.datasets import folder
 from train.pairing import Batch
+from train.scores import scores
 
 RECIPE = 'version = "1"\nsteps = 60\nbatch = 16\n[head]\nwidth = 16\nheads = 2\n'
 JOY = ("I love this!", "We won, this is great!", "What a wonderful day!", "I am so happy!")
@@ -71,7 +72,8 @@ def test_a_head_is_measured_on_a_corpus_as_its_owner_ships_it(
     assert (
         run(evaluate, "--refit", "--data", data, "--config", recipe, "--out", tmp_path / "folds", *cache) == 0
     )
-    assert "5 folds of 12 people, heads trained anew" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "5 folds of 12 people, heads trained anew" in said and "it flatters the text" in said
     row = json.loads((tmp_path / "folds" / "results.json").read_text())["results"]["text"]
     assert row["n"] == 24 and np.sum(row["confusion"]) == 24  # everybody, once
     assert len(list((tmp_path / "folds").glob("fold-*.pt"))) == 5
@@ -116,10 +118,16 @@ def test_whether_results_can_be_kept_is_found_out_first_and_leaves_nothing(tmp_p
         command.writable("--cache", Path("/proc/nothing"))
 
 
-def test_people_whom_the_voice_branch_has_heard_are_said(caplog: pytest.LogCaptureFixture) -> None:
-    heard = next(iter(sorted(evaluate_clips.heard({f"ravdess-{n:02d}" for n in range(1, 25)}))))
-    assert "trained on 1 of these people: it flatters" in evaluate_clips.caveat({heard, "anna"})
-    assert evaluate_clips.caveat({"anna"}) == ""
+def test_people_whom_a_shipped_branch_knows_are_said(tmp_path: Path) -> None:
+    heard = sorted(overlap.heard({f"ravdess-{n:02d}" for n in range(1, 25)}))[0]
+    assert "trained on 1 of these people: it flatters the voice" in overlap.flattered({heard, "anna"})
+    assert overlap.flattered({"anna"}) == overlap.flattered({"anna"}, tmp_path) == ""
+    assert "it flatters the text" in overlap.flattered({"anna"}, meld(tmp_path / "meld"))
+
+
+def test_a_label_that_is_only_guessed_has_no_recall() -> None:
+    probs = np.array([[0.9, 0.1, 0.0], [0.1, 0.2, 0.7], [0.2, 0.8, 0.0], [0.1, 0.9, 0.0]])
+    assert scores(probs, np.array([0, 0, 1, 1]))["uar"] == 0.75
 
 
 def test_tables_have_intervals_labels_and_confusion() -> None:

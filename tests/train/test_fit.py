@@ -21,7 +21,7 @@ from ecmf.cue import Cue
 from ecmf.errors import DataError
 from ecmf.head import FusionHead
 from ecmf.labels import EKMAN, opinion, opinions
-from train import clip_samples, clip_store, evaluate, evaluate_clips, fit, fit_folder
+from train import clip_samples, clip_store, evaluate, fit, fit_folder, overlap
 from train.datasets import folder
 from train.evaluate_voice import VoiceData
 
@@ -199,7 +199,7 @@ def test_texts_become_a_head_with_labels_of_its_own(
 
 @pytest.mark.skipif(not (SHIPPED / "default").is_dir(), reason="no head is shipped")
 def test_a_head_whose_people_are_only_counted_can_be_measured_on_clips() -> None:
-    assert evaluate_clips.trained_on(load_bundle(SHIPPED / "default")) == set()
+    assert overlap.trained_on(load_bundle(SHIPPED / "default")) == set()
 
 
 def test_an_unreadable_clip_names_file_and_row(
