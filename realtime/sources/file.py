@@ -233,7 +233,10 @@ def _check(path: Path) -> None:
         if not path.exists():
             remedy = "ecmf-live --demo plays the demonstration" if str(path) == "demo" else "check the path"
             raise SourceError(f"source {path} does not exist; {remedy}")
-        if path.is_file() and path.stat().st_size == 0:
+        if not path.is_file():
+            hint = "a camera is given as --camera N" if path.is_char_device() else "write it to a file first"
+            raise SourceError(f"source {path} is no file, and it is to be read more than once; {hint}")
+        if path.stat().st_size == 0:
             raise SourceError(f"source {path} is empty")
         with path.open("rb"):
             pass

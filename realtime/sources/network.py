@@ -86,6 +86,10 @@ class NetworkMedia:
         av = need("av", "live")
         try:
             return av.open(self._address, options=OPTIONS, timeout=(OPEN_S, READ_S))
+        except av.error.ProtocolNotFoundError:
+            raise SourceError(
+                f"{self.title} has a scheme that is not known; rtsp, http and rtmp are"
+            ) from None
         except av.error.ExitError:
             raise SourceError(f"{self.title} does not answer; is the server running?") from None
         except (av.error.FFmpegError, OSError) as error:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -324,3 +325,16 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
         open_media(tmp_path / "nope.mp4", pace=None)
     with pytest.raises(SourceError, match="is a folder"):
         open_media(tmp_path, pace=None)
+
+
+def test_a_pipe_is_refused_at_once_and_left_as_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # to open it would wait for a writer that may never come
+    with pytest.raises(SourceError, match=r"pipe is no file, .*write it to a file first"):
+        open_media(tmp_path / "pipe", pace=None)
+    with pytest.raises(SourceError, match=r"/dev/null is no file, .*given as --camera N"):
+        open_media("/dev/null", pace=None)
+
+
+def test_a_scheme_that_is_not_known_is_named() -> None:
+    with pytest.raises(SourceError, match="foo://desk/cam has a scheme that is not known"):
+        open_media("foo://desk/cam", pace=None)
