@@ -25,6 +25,9 @@ from realtime.summary import Summary
 
 log = logging.getLogger("ecmf.annotate")
 
+CUT_OFF_S = 1.0
+"""Seconds by which a recording may be shorter than its header says."""
+
 
 class Readers:
     """The text branch and the language model, one after the other."""
@@ -109,9 +112,24 @@ class Annotation:
             else:
                 for outcome in self._finish(hearing, reading, clock):
                     self._take(stream, outcome)
+                self._compare_length(clock.monotonic_ns() * 1e-9)
         finally:
             job.inputs.close()
         return stream.tally.summary({}, {name: f"{u.backend} {u.precision}" for name, u in engines().items()})
+
+    def _compare_length(self, reached_s: float) -> None:
+        """One that was cut off often decodes without an error up to there; the rest would be missing quietly."""
+        inputs = self._job.inputs
+        assert inputs.media is not None
+        stated_s = inputs.media.duration_s
+        whole = not self._stop.is_set() and self._job.config.input.mic != "off"
+        if whole and stated_s is not None and reached_s < stated_s - CUT_OFF_S:
+            log.warning(
+                "%s ended after %.1f s, but its header says %.1f s; was it cut off?",
+                inputs.media.name,
+                reached_s,
+                stated_s,
+            )
 
     @staticmethod
     def _take(stream: Stream, outcome: Report | Said) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from clips import write_clap
 
 Estimates = list[dict[str, Any]]
 
@@ -117,6 +118,20 @@ def test_the_same_file_gives_the_same_annotation(demo_smile: Path) -> None:
         for changing in ("run", "t_publish_ns", "wall"):
             del message[changing]
     assert first == second
+
+
+@pytest.mark.usefixtures("live_weights")
+@pytest.mark.parametrize("kept", [0.5, 1.0])
+def test_a_recording_that_was_cut_off_is_told(tmp_path: Path, kept: float) -> None:
+    whole = write_clap(tmp_path / "whole.mkv", seconds=6).read_bytes()
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole[: round(kept * len(whole))])
+    command = [sys.executable, "-m", "realtime.cli", "--source", str(cut), "--fast", "--asr", "off"]
+    done = subprocess.run(
+        [*command, "--bind", "tcp://127.0.0.1:*", "--offline"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("but its header says 6.0 s; was it cut off?" in done.stderr) is (kept < 1)
 
 
 @pytest.mark.parametrize(
