@@ -241,6 +241,14 @@ class Config:
                 raise UsageError(f"{flag} is for files; add --source FILE or --demo")
         if asked.fast and asked.loop and asked.duration_s is None:
             raise UsageError("--fast --loop would never end; add --duration SECONDS")
+        models = self.models
+        wordless = "--mic off" if asked.mic == "off" else "--asr off" if models.asr == "off" else None
+        llm = models.llm not in ("auto", "off")
+        for flag, given in (("--transcript", self.wire.transcript), (f"--llm {models.llm}", llm)):
+            if given and wordless:
+                raise UsageError(f"{flag} is about words, and {wordless} leaves none; leave one of them out")
+        if models.face_models is not None and models.face != "insightface":
+            raise UsageError(f"--face-models is for --face insightface, not {models.face}; leave it out")
         if not file and asked.camera == "off" and asked.mic == "off":
             raise UsageError(
                 "--camera off --mic off leaves nothing to look at or listen to; leave one of them on"

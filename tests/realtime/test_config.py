@@ -97,6 +97,10 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
             "--mic-channel is for a microphone; leave it out with --mic off",
         ),
         ({"demo": True, "mic-channel": "2"}, "--mic-channel .* leave it out with --demo"),
+        ({"transcript": True, "asr": "off"}, "--transcript is about words, and --asr off leaves none"),
+        ({"transcript": True, "mic": "off"}, "--transcript is about words, and --mic off leaves none"),
+        ({"llm": "my.gguf", "asr": "off"}, r"--llm my\.gguf is about words, and --asr off leaves none"),
+        ({"face-models": "scrfd"}, "--face-models is for --face insightface, not landmarker"),
     ],
 )
 def test_options_that_contradict_each_other(said: dict[str, str | bool], says: str) -> None:
