@@ -86,7 +86,9 @@ class LiveView:
                 f"{name} {worker.rate_hz:.0f}/s" for name, worker in health.workers.items() if worker.alive
             ]
             told += [
-                f"{name} off: {worker.reason}" for name, worker in health.workers.items() if not worker.alive
+                f"{name} off: {worker.reason}" if worker.reason else f"{name} ended"
+                for name, worker in health.workers.items()
+                if not worker.alive
             ]
             told.append(engines(health))
             told += health.notes

@@ -145,3 +145,12 @@ def test_nothing_in_the_panel_is_cut_off() -> None:
     assert "“It was”" in text
     for shown in ("█" * 10, "100%", "999 ms old", "quality 1.00", "happiness", "other person"):
         assert shown in text
+
+
+def test_a_worker_that_has_come_to_its_end_is_not_off_for_a_reason() -> None:
+    workers = {
+        "camera": WorkerState(alive=False, rate_hz=0.0, drops={}),
+        "face": WorkerState(alive=False, rate_hz=0.0, drops={}, reason="failed: boom"),
+    }
+    text = screen(at(0), health(workers=workers))
+    assert "camera ended" in text and "face off: failed: boom" in text and "None" not in text
