@@ -194,6 +194,8 @@ class Decoder:
                 continue  # in the middle of a character
             if end < len(tokens) and not self._splits(tokens, begin, end, language):
                 continue
+            if text == " ,":  # of two ways to write it, one that is taken where words were settled before it
+                text = ","
             mean = float(probabilities[begin:end].mean())
             units.append(Unit(text, tuple(tokens[begin:end]), float(begins[begin]), float(begins[end]), mean))
             begin = end

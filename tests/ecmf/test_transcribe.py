@@ -64,6 +64,13 @@ def heard(reading: Audio, decoder: Decoder, encoder: SpeechEncoder) -> list[tupl
     return list(follow(reading, Transcriber(decoder), encoder))
 
 
+def test_a_comma_follows_its_word_whichever_way_it_is_written(
+    reading: Audio, decoder: Decoder, encoder: SpeechEncoder
+) -> None:
+    units = decoder.align(encoder.encode(reading[: 3 * 16_000]).last_padded, " Ever tried , ever failed.")
+    assert "".join(unit.text for unit in units) == " Ever tried, ever failed."
+
+
 def said(events: list[tuple[float, TranscriptEvent]]) -> str:
     return " ".join(event.text for _, event in events if isinstance(event, UtteranceEnd))
 
