@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import math
+import re
 import sys
 import tempfile
 import warnings
@@ -95,8 +96,10 @@ def quiet_logging() -> None:
 
 
 def results(found: Any) -> str:
-    """JSON for people and machines, ending in a new line; a number that is none (NaN, infinite) is null."""
-    return json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
+    """JSON for people and machines, a list of numbers a line; a number that is none (NaN, infinite) is null."""
+    text = json.dumps(_plain(found), indent=1, allow_nan=False)
+    # A line break cannot be within a string, so this is a list, and one without lists, objects or strings in it.
+    return re.sub(r'\[\n[^][{}"]*\]', lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n"
 
 
 def line(found: Any) -> str:

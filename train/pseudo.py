@@ -254,6 +254,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = mer(asked.features, asked.out, cache, options, labels, gain, asked.config)
         else:
             report = clips(asked.data, asked.out, cache, options, labels, gain, offline=asked.offline)
+        if report.get("accepted") == 0:
+            log.warning(
+                "no guess was accepted: the sources did not agree, or were not right as often as --precision %g asks; "
+                "more labels help, and a lower --precision or --agree accepts more", asked.precision,
+            )  # fmt: skip
         found = command.results(report)
         write_whole(asked.out / "summary.json", found.encode())
         return found.rstrip()

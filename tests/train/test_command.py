@@ -106,6 +106,9 @@ def test_results_are_json_even_where_there_is_no_number() -> None:
     text = command.results(found)
     assert json.loads(text) == {"a": None, "b": [1.0, None], "c": 0.5, "d": [1, 2], "3": None}
     assert text.endswith("}\n")
+    assert '"b": [1.0, null],\n' in text and command.results({"a": [[1, 2], [3, 4]], "b": ["c [1, 2]"]}) == (
+        '{\n "a": [\n  [1, 2],\n  [3, 4]\n ],\n "b": [\n  "c [1, 2]"\n ]\n}\n'
+    )
 
 
 def fails() -> str:
