@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from ecmf.bundle import Bundle, Manifest, Port, load_bundle
 from ecmf.cue import MODALITIES
 from ecmf.errors import DataError, UsageError
-from train import command, distributed, workers
+from train import command, distributed, plots, result_table, workers
 from train.atomic import write_whole
 from train.datasets import mer2025
 from train.descent import descend, finished
 from train.fit_head import write_graph
 from train.mer_features import Feature, load, rows_of
 from train.mer_head import AttentionBaseline, FeatureHead, Vote
+from train.mer_scores import across, predict
 from train.progress import Advance
 from train.recipe import Training, read
-from train.scores import scores
 
 log = logging.getLogger("train.fit_mer")
 RECIPE = Path(__file__).parent / "recipes" / "mer2025.toml"
@@ -99,6 +99,7 @@ def main(
         )
     metrics = {"folds": table, "protocol": protocol}
     write_whole(out / "metrics.json", command.results(metrics).encode())
+    plots.draw(table, corpus.labels, out)
     log.info("writing the bundle")
     bundle = _export(vote, features, corpus, recipe, metrics, out / "model")
     log.info("weighted F1 over %d folds: %s", recipe.folds, table["pooled"]["weighted_f1"])
@@ -139,7 +140,7 @@ def fit_folds(
     unfinished: bool = False,
     processes: int = 1,
 ) -> tuple[list[nn.Module], dict[str, Any]]:
-    """A head per fold, trained on the others; scores of each on its own fold and of all clips together.
+    """A head per fold, trained on the others; and what ``mer_scores.across`` says of them.
 
     given: bool[n]; clips whose label was not given but guessed train every fold, and none is judged by them.
     """
@@ -175,15 +176,8 @@ def fit_folds(
     ]
     if processes > 1 and distributed.size() == 1 and not unfinished and len(left) > 1:
         workers.ahead(left, processes, len(left) * recipe.fit.steps, f"{len(left)} folds")
-    pooled = np.zeros((len(target), len(labels)))
-    members, table = [], {}
-    for number, fit in enumerate(folds):
-        head, held = fit(unfinished=unfinished), np.flatnonzero(fold == number)
-        pooled[held] = predict(head, features, held, len(labels))
-        table[f"fold {number}"] = scores(pooled[held], target[held])
-        members.append(head)
-    table["pooled"] = scores(pooled[given], target[given])
-    return members, table
+    members = [fit(unfinished=unfinished) for fit in folds]
+    return members, across(members, fold, features, target, labels)
 
 
 def fit_fold(
@@ -230,19 +224,6 @@ def fit_fold(
     return head
 
 
-def predict(
-    head: nn.Module, features: Sequence[Feature], rows: NDArray[np.int64], labels: int, batch: int = 512
-) -> NDArray[np.float64]:
-    """Probabilities float64[rows, labels], a batch at a time."""
-    probs = np.zeros((len(rows), labels))
-    head.eval()
-    for start in range(0, len(rows), batch):
-        with torch.no_grad():
-            logits, _ = head(**rows_of(features, rows[start : start + batch]))
-        probs[start : start + batch] = torch.softmax(logits.double(), dim=1).numpy()
-    return probs
-
-
 def _export(
     vote: Vote,
     features: Sequence[Feature],
@@ -277,8 +258,8 @@ def _export(
     card = (
         f"# {recipe.model} on {len(corpus.names)} clips, {len(features)} features\n\n"
         f"A vote of {recipe.folds} folds' heads. It reads stored utterance features, not a camera.\n\n"
-        f"Weighted F1 of all clips, each judged by the fold that did not see it: "
-        f"{metrics['folds']['pooled']['weighted_f1']}\n\nProtocol: {metrics['protocol']}.\n"
+        f"Each clip judged by the fold that did not see it ({metrics['protocol']}); pooled: all clips and features.\n\n"
+        f"{result_table.tables(metrics['folds'], corpus.labels)}\n"
     )
     sample = rows_of(features, np.arange(min(8, len(corpus.names))))
     return write_graph(vote, out, manifest, sample, card)

@@ -141,6 +141,12 @@ def test_five_folds_a_bundle_and_a_submission(root: Path, tmp_path: Path) -> Non
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["folds"]["pooled"]["n"] == 120
     assert metrics["folds"]["pooled"]["weighted_f1"] > 0.8
+    low, high = metrics["folds"]["pooled"]["weighted_f1_95"]
+    assert 0.5 < low <= high and np.sum(metrics["folds"]["pooled"]["confusion"]) == 120
+    alone = [name for name in metrics["folds"] if name.startswith("only ")]
+    assert len(alone) >= 2 and all(metrics["folds"][name]["n"] <= 120 for name in alone)
+    assert (tmp_path / "out" / "confusion-pooled.png").is_file()
+    assert "| pooled" in (tmp_path / "out" / "model" / "README.md").read_text()
     with (tmp_path / "out" / "submission.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == list(mer2025.read(root).candidates)
