@@ -47,7 +47,12 @@ def as_it_is(bundle: Bundle, data: Path, cache: Path, *, everyone: bool = False)
     Clips of a corpus with a label that the head does not know are left out, and counted; in a labels.csv they are an
     error. Raises DataError for a person whom the head saw in training.
     """
-    if "log_probs" not in {port.name for port in bundle.manifest.inputs}:
+    reads = {port.name for port in bundle.manifest.inputs}
+    if "features" in reads:
+        raise BundleError(
+            f"{bundle.id} reads stored features, not clips; what its folds scored stands in its README.md"
+        )
+    if "log_probs" not in reads:
         raise BundleError(f"{bundle.id} is not a fusion head; clips can only be given to one")
     listed, left_out = known(data, bundle)
     tested = tuple(item for item in listed.items if everyone or item.split == "test")

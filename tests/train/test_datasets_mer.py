@@ -17,7 +17,7 @@ from ecmf.errors import BundleError, DataError, UsageError
 from ecmf.fusion import HeadOptions
 from ecmf.head import FusionHead
 from ecmf.labels import MER
-from train import fit_mer, mer_features
+from train import evaluate, fit_mer, mer_features
 from train.datasets import mer2025
 from train.mer_head import AttentionBaseline, FeatureHead, Vote
 
@@ -134,7 +134,9 @@ def test_modalities_are_read_off_the_names_or_asked_for() -> None:
     assert mer_features.kind_of("mystery", {"mystery": "scene"}) == 1
 
 
-def test_five_folds_a_bundle_and_a_submission(root: Path, tmp_path: Path) -> None:
+def test_five_folds_a_bundle_and_a_submission(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE)
     bundle = fit_mer.main(root, tmp_path / "out", cache=tmp_path / "cache", config=recipe)
@@ -147,6 +149,9 @@ def test_five_folds_a_bundle_and_a_submission(root: Path, tmp_path: Path) -> Non
     assert len(alone) >= 2 and all(metrics["folds"][name]["n"] <= 120 for name in alone)
     assert (tmp_path / "out" / "confusion-pooled.png").is_file()
     assert "| pooled" in (tmp_path / "out" / "model" / "README.md").read_text()
+    (tmp_path / "labels.csv").touch()
+    assert evaluate.main(["--bundle", str(tmp_path / "out"), "--data", str(tmp_path)]) == 2
+    assert "reads stored features, not clips" in capsys.readouterr().err
     with (tmp_path / "out" / "submission.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == list(mer2025.read(root).candidates)
