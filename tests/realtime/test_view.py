@@ -152,5 +152,5 @@ def test_a_worker_that_has_come_to_its_end_is_not_off_for_a_reason() -> None:
         "camera": WorkerState(alive=False, rate_hz=0.0, drops={}),
         "face": WorkerState(alive=False, rate_hz=0.0, drops={}, reason="failed: boom"),
     }
-    text = screen(at(0), health(workers=workers))
+    text = " ".join(screen(at(0), health(workers=workers)).replace("│", " ").split())
     assert "camera ended" in text and "face off: failed: boom" in text and "None" not in text
