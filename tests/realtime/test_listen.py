@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zmq
@@ -192,3 +193,14 @@ def test_a_publisher_of_something_else_is_one_line(capfd: pytest.CaptureFixture[
             over.set()
             thread.join()
     assert "not a message of version 1" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_a_full_disk_is_one_line(publisher: Publisher, options: list[str]) -> None:
+    command = [sys.executable, "-m", "realtime.listen", "--connect", publisher.endpoint, *options]
+    with Broadcast(publisher), open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "ecmf-listen: stdout cannot be written any more: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
