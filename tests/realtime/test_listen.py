@@ -199,7 +199,7 @@ def test_a_publisher_of_something_else_is_one_line(capfd: pytest.CaptureFixture[
 @pytest.mark.parametrize("options", [["--json"], []])
 def test_a_full_disk_is_one_line(publisher: Publisher, options: list[str]) -> None:
     command = [sys.executable, "-m", "realtime.listen", "--connect", publisher.endpoint, *options]
-    with Broadcast(publisher), open("/dev/full", "wb") as full:
+    with Broadcast(publisher), Path("/dev/full").open("wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 2
     assert "ecmf-listen: stdout cannot be written any more: No space left on device" in done.stderr
