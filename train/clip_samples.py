@@ -16,7 +16,7 @@ from ecmf.errors import DataError
 from ecmf.head import FLOOR
 from ecmf.labels import EKMAN, opinion, opinions
 from train import clip_cues, distributed
-from train.atomic import locked
+from train.atomic import locked, mapped
 from train.clip_store import VERSION, Extracted, check
 from train.datasets.folder import Folder
 from train.pairing import TRUST, Batch
@@ -88,10 +88,7 @@ def _pack(listed: Folder, clips: Sequence[Sequence[clip_cues.Moment]], folder: P
     folder.mkdir(parents=True, exist_ok=True)
 
     def make(name: str, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
-        made: NDArray[Any] = np.lib.format.open_memmap(
-            folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape
-        )
-        return made
+        return mapped(folder / f"{name}.npy", kind, shape)
 
     arrays = _side_by_side(listed, clips, make)
     for array in arrays.values():

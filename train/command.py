@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import math
@@ -71,9 +72,10 @@ def carried_out(work: Callable[[], str]) -> int:
             print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        if error.filename is None:
+        where = error.filename or ("writing" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None)
+        if where is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: {where}: {error.strerror}", file=sys.stderr)
         return EcmfError.exit_code
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from ecmf.errors import UsageError
 from train import distributed
-from train.atomic import whole
+from train.atomic import write_whole
 from train.progress import Advance, shown
 
 VERSION = 2
@@ -127,8 +128,9 @@ def _save(path: Path, fingerprint: str, step: int, head: nn.Module, optimiser: A
         "optimiser": optimiser.state_dict(),
         "schedule": schedule.state_dict(),
     }
-    with whole(path) as file:
-        torch.save(state, file)
+    buffer = io.BytesIO()  # on a full disk torch would not say what is wrong
+    torch.save(state, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def _resume(path: Path, fingerprint: str, head: nn.Module, optimiser: Any, schedule: Any) -> int:

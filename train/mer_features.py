@@ -17,7 +17,7 @@ from torch import Tensor
 from ecmf.cue import MODALITIES
 from ecmf.errors import DataError, UsageError
 from train import distributed
-from train.atomic import locked, whole
+from train.atomic import locked, mapped, whole
 from train.datasets import mer2025
 from train.progress import tracked
 
@@ -133,9 +133,7 @@ def _pack(name: str, folder: Path, clips: Sequence[str | None], path: Path) -> N
                 continue
             vector = read(folder / f"{clip}.npy")
             if packed is None:
-                packed = np.lib.format.open_memmap(
-                    temporary, mode="w+", dtype=np.float32, shape=(len(clips), len(vector))
-                )
+                packed = mapped(temporary, np.float32, (len(clips), len(vector)))
             if len(vector) != packed.shape[1]:
                 raise DataError(
                     f"{folder / clip}.npy has {len(vector)} numbers, the files before it have {packed.shape[1]}"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ecmf.errors import DataError, UsageError
-from train import clip_cues, command, fit_folder, recipe
+from train import atomic, clip_cues, command, fit_folder, recipe
 from train.fit_default import read_recipe
 
 COMMANDS = (
@@ -115,6 +117,10 @@ def fails() -> str:
     raise DataError("labels.csv, row 3 is bad")
 
 
+def full() -> str:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def interrupted() -> str:
     raise KeyboardInterrupt
 
@@ -122,6 +128,8 @@ def interrupted() -> str:
 def test_an_error_is_one_line_and_code_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.carried_out(fails) == 2
     assert capsys.readouterr().err.strip() == "error: labels.csv, row 3 is bad"
+    assert command.carried_out(full) == 2
+    assert capsys.readouterr().err.strip() == "error: writing: No space left on device"
     assert command.carried_out(interrupted) == 130
     assert "goes on from here" in capsys.readouterr().err
     assert command.carried_out(lambda: "done") == 0
@@ -177,3 +185,22 @@ def test_an_option_means_the_same_everywhere() -> None:
                 found.setdefault(option, set()).add(action.help)
     assert set(found) == set(command.OPTIONS)
     assert all(len(helps) == 1 for helps in found.values())
+
+
+def test_what_does_not_fit_on_the_disk_is_said_with_its_name(tmp_path: Path) -> None:
+    """A limit on a file's size stands for the disk: writing into a map beyond it would end the process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        with pytest.raises(OSError) as ended:
+            atomic.write_whole(tmp_path / "a.bin", bytes(1 << 17))
+        assert ended.value.filename == str(tmp_path / "a.bin")
+        with pytest.raises(OSError) as ended:
+            atomic.mapped(tmp_path / "b.npy", np.float32, (1 << 15,))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.glob("*.bin"))
+    made = atomic.mapped(tmp_path / "c.npy", np.float32, (4, 8))
+    made[1] = 2
+    made.flush()
+    assert np.load(tmp_path / "c.npy", mmap_mode="r").sum() == 16
