@@ -50,8 +50,8 @@ def _count(text: str) -> int:
 def ahead(pieces: Sequence[Piece], processes: int, steps: int, what: str) -> None:
     """Do the pieces, of ``steps`` steps together, in up to ``processes`` processes; shows their progress as one.
 
-    Returns when no process is left; pieces of one that died are undone. Raises the first EcmfError or OSError of a piece,
-    and UsageError for less than one process.
+    Returns when no process is left; pieces of one that died are undone. Raises the first EcmfError or OSError of a
+    piece, and UsageError for less than one process.
     """
     if processes < 1:
         raise UsageError(f"--processes {processes}: at least one")
