@@ -37,6 +37,8 @@ TIMEOUT_S = 3.0
 POLL_S = 0.2
 BLOCK = 1 << 20
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT})
+"""The last where no folder can even be made, as under /proc."""
 
 _unreachable: dict[str, str] = {}
 """Hosts that did not answer in this process, and why: one timeout is enough."""
@@ -71,7 +73,7 @@ def disk_errors(folder: Path, size: int) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise _full(folder, size) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in UNWRITABLE:
             place = error.filename or folder
             raise WeightError(
                 f"cannot write {place} ({error.strerror}); make it writable or set ECMF_CACHE to another folder"

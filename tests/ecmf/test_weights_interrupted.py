@@ -159,3 +159,10 @@ def test_folder_that_cannot_be_written(hub: Hub, cache: Path, monkeypatch: pytes
     cache.write_text("a file where the cache should be")
     with pytest.raises(WeightError, match=r"cannot write .*set ECMF_CACHE"):
         weights.fetch("toy")
+
+
+def test_folder_that_cannot_be_made(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, table(entry()))
+    monkeypatch.setenv("ECMF_CACHE", "/proc/cache")
+    with pytest.raises(WeightError, match=r"cannot write .*set ECMF_CACHE"):
+        weights.fetch("toy")
