@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,11 +143,9 @@ def _as_it_is(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
 
         logits = in_sessions(answer, average, features, speakers, temperature)
         table["ravdess_in_sessions"] = with_sexes(clips, truth, softmax(logits / temperature))
-    whole = table["ravdess"]["uar"]
-    table["windows"] = {}
-    for take in WINDOWS:
-        value = uar(truth, probs(clips, take).argmax(1))
-        table["windows"][take.split("-")[1]] = {"uar": round(value, 4), "of_whole": round(value / whole, 4)}
+    table["windows"] = of_whole(
+        table["ravdess"]["uar"], truth, {take: probs(clips, take) for take in WINDOWS}
+    )
     table["conditions"] = {take: round(uar(truth, probs(clips, take).argmax(1)), 4) for take in CONDITIONS}
     german = held_out(read_emodb(data.emodb), bundle)
     if german:
@@ -157,6 +155,17 @@ def _as_it_is(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
         table["ordinary_speech"] = neutrality(probs(ordinary, "clean"))
     table["demo_reading"] = neutrality(demo_reading(bundle, encoder))
     table["demo_reading_in_sessions"] = neutrality(demo_reading(bundle, encoder, sessions=True))
+    return table
+
+
+def of_whole(
+    whole: float, truth: NDArray[np.int64], answers: Mapping[str, NDArray[np.floating]]
+) -> dict[str, dict[str, float]]:
+    """Per length in seconds: the UAR when clips are cut to it, and its share of the whole clips' UAR."""
+    table = {}
+    for take, answer in answers.items():
+        value = uar(truth, answer.argmax(1))
+        table[take.split("-")[1]] = {"uar": round(value, 4), "of_whole": round(value / whole, 4)}
     return table
 
 
@@ -173,12 +182,19 @@ def _refitted(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     recipe = read_recipe(bundle.folder / "recipe.toml")
     work, temperature = data.cache / "members", float(bundle.manifest.extra["temperature"])
     ravdess, emodb = load_corpora(recipe, data, ordinary=False)
+    encoder = SpeechEncoder(recipe.encoder)
+    cut = {take: extract(ravdess.clips, Take(take), encoder, data.cache) for take in WINDOWS}
     truth, parts, clean = ravdess.labels, folds(ravdess.speakers), ravdess.takes[0]
-    alone, sessions = (np.zeros((len(truth), len(EKMAN)), np.float32) for _ in range(2))
+    alone, sessions, *_ = every = [
+        np.zeros((len(truth), len(EKMAN)), np.float32) for _ in range(2 + len(cut))
+    ]
+    short = dict(zip(cut, every[2:], strict=True))
     for fold in np.unique(parts):
         fitted, tested = np.flatnonzero(parts != fold), np.flatnonzero(parts == fold)
         network = train([ravdess], [fitted], recipe, work)
         alone[tested] = predict(network, clean, tested)
+        for take, features in cut.items():
+            short[take][tested] = predict(network, features, tested)
         average = average_of([ravdess], [fitted])
         sessions[tested] = in_sessions(
             network.answer, average, clean.of(tested), ravdess.speakers[tested], temperature
@@ -194,6 +210,7 @@ def _refitted(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     return {
         "recipe": bundle.id,
         "ravdess_six_folds": with_sexes(ravdess.clips, truth, softmax(alone / temperature)),
+        "ravdess_six_folds_windows": of_whole(uar(truth, alone.argmax(1)), truth, short),
         "ravdess_six_folds_in_sessions": with_sexes(ravdess.clips, truth, softmax(sessions / temperature)),
         "ravdess_to_emodb": scores(emodb.labels, softmax(logits / temperature), german),
         "ravdess_to_emodb_in_sessions": scores(emodb.labels, softmax(in_turn / temperature), german),
