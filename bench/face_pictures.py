@@ -27,12 +27,12 @@ def read(data: Path, faces: int | None, few: int, seed: int) -> tuple[Pictures, 
     """
     from ecmf.weights import fetch
     from realtime.sources.decode import pictures as decoded
+    from train import corpora
     from train.datasets import ferplus, muxspace
-    from train.face_crops import face_folder, source
 
     rng = np.random.default_rng(seed)
-    folder = face_folder(data)
-    fer, mux = ferplus.read(source(folder, "ferplus")), muxspace.read(source(folder, "muxspace"))
+    fer = ferplus.read(corpora.find(data, "face", corpora.FERPLUS))
+    mux = muxspace.read(corpora.find(data, "face", corpora.MUXSPACE))
     place = np.array([EKMAN.index(label) if label in EKMAN else -1 for label in FERPLUS])
 
     def draw(rows: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
