@@ -56,10 +56,8 @@ Ordinary speech{ordinary}: the two demo readings, judged twice a second ({judged
 
 Temperature fitted on six of RAVDESS's nineteen training speakers by a network that had not heard them (clean, cut and
 distorted clips, alone and in sessions): calibration error {fold_ece:.3f}. The six folds' calibration errors below use
-this temperature, fitted on speakers who are among those folds', so they may be a little low. Few clips cannot show
-less: perfect probabilities of this kind would have an error of 0.044 to 0.098 on 240 clips, and of 0.018 to 0.041 on
-the folds' 1379 below (simulated, 90 %). The layers, the use of sessions and the dropout were chosen on folds of the
-training speakers.
+this temperature, fitted on speakers who are among those folds', so they may be a little low. The layers, the use of
+sessions and the dropout were chosen on folds of the training speakers.
 
 ## The recipe on speakers it never heard
 Trained anew, on RAVDESS alone. Six folds of its 23 actors, none in two of them, {fold_clips} clips; and EMO-DB's four
