@@ -74,14 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except EcmfError as error:
             _say(" ".join(str(error).split()))
             return error.exit_code
-        except BrokenPipeError:  # the reader of our stdout has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # what is buffered would fail once more
-            _say(f"stdout cannot be written any more: {error.strerror}")
-            return EcmfError.exit_code
+            # What is still buffered would fail once more when the program ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):  # that is a reader who has gone, as `| head` does
+                _say(f"stdout cannot be written any more: {error.strerror}")
+                return EcmfError.exit_code
         return 0
 
 

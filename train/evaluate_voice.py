@@ -185,10 +185,8 @@ def _refitted(bundle: Bundle, data: VoiceData) -> dict[str, Any]:
     encoder = SpeechEncoder(recipe.encoder)
     cut = {take: extract(ravdess.clips, Take(take), encoder, data.cache) for take in WINDOWS}
     truth, parts, clean = ravdess.labels, folds(ravdess.speakers), ravdess.takes[0]
-    alone, sessions, *_ = every = [
-        np.zeros((len(truth), len(EKMAN)), np.float32) for _ in range(2 + len(cut))
-    ]
-    short = dict(zip(cut, every[2:], strict=True))
+    alone, sessions = (np.zeros((len(truth), len(EKMAN)), np.float32) for _ in range(2))
+    short = {take: np.zeros_like(alone) for take in cut}
     for fold in np.unique(parts):
         fitted, tested = np.flatnonzero(parts != fold), np.flatnonzero(parts == fold)
         network = train([ravdess], [fitted], recipe, work)

@@ -62,9 +62,8 @@ def test_words_after_a_skipped_stretch_are_settled() -> None:
         if isinstance(event, Settled):
             texts.append(event.text)
     assert texts == [" one", " late"]
-    assert [prefix for prefix in decoder.prefixes if prefix][-1] == (
-        7,
-    )  # not what stood before what was skipped
+    guided = [prefix for prefix in decoder.prefixes if prefix]
+    assert guided[-1] == (7,)  # and not what was said before the skipped stretch
 
 
 def test_a_doubtful_word_keeps_the_language_it_was_read_in() -> None:
