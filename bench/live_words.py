@@ -5,7 +5,7 @@ Everything is on. A subscriber in another process reads the clock: from the true
 the message that commits it, from an utterance's last words to its cues, and from each picture to its estimate, before
 and while somebody speaks.
 
-    python bench/live_words.py --media both.mp4 --json bench/results/live_words.json
+    python bench/live_words.py --runs 5 --json bench/results/live_words.json
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench import results
 from bench.live import Usage, endpoint, messages, started
 from bench.recordings import Audio, Spoken, readings, timed
-from bench.word_errors import error_rate, matches, normal
+from bench.word_errors import matches, normal
 from ecmf.decoder import Decoder
 from ecmf.errors import EcmfError, SourceError, UsageError, need
 from ecmf.speech import SpeechEncoder
@@ -112,41 +113,59 @@ def _read(message: Transcript, received_ns: int, seen: Seen) -> None:
         seen.enriched.setdefault(message.utterance, received_ns)
 
 
-def figures(seen: Seen, truth: Sequence[Spoken]) -> dict[str, Any]:
-    """Delays in milliseconds; of words, those that are right."""
-    if seen.origin_ns is None:
-        raise SourceError("no word was published; is transcription on?")
-    found, errors = matches([s.word for s in truth], [word for word, _ in seen.words])
-    committed = [
-        (seen.words[k][1] - seen.origin_ns) * 1e-6 - (SILENCE_S + s.end_s) * 1e3
-        for s, k in zip(truth, found, strict=True)
-        if k is not None
-    ]
-    enriched = [(at - seen.ended[n]) * 1e-6 for n, at in seen.enriched.items() if n in seen.ended]
+def figures(runs: Sequence[Seen], truth: Sequence[Spoken]) -> dict[str, Any]:
+    """Delays of all ``runs`` together in milliseconds; of words, those that are right.
+
+    Raises SourceError when a run published no word.
+    """
+    errors = 0
+    committed: list[float] = []
+    enriched: list[float] = []
+    for seen in runs:
+        if seen.origin_ns is None:
+            raise SourceError("no word was published; is transcription on?")
+        found, wrong = matches([s.word for s in truth], [word for word, _ in seen.words])
+        errors += sum(wrong)
+        committed += [
+            (seen.words[k][1] - seen.origin_ns) * 1e-6 - (SILENCE_S + s.end_s) * 1e3
+            for s, k in zip(truth, found, strict=True)
+            if k is not None
+        ]
+        enriched += [(at - seen.ended[n]) * 1e-6 for n, at in seen.enriched.items() if n in seen.ended]
     begins, ends = SILENCE_S + truth[0].start_s, SILENCE_S + truth[-1].end_s
-    quiet = [ms for at, ms in seen.faces if WARM_UP_S <= at < begins]
-    spoken = [ms for at, ms in seen.faces if begins <= at <= ends]
-    span_s = (seen.usage[-1].t_ns - seen.usage[0].t_ns) * 1e-9
-    own = seen.usage[-1].cpu_s - seen.usage[0].cpu_s
-    rate = error_rate([(len(truth), sum(errors))])
-    before, while_speaking = _percentiles(quiet), _percentiles(spoken)
+    quiet = [[ms for at, ms in seen.faces if WARM_UP_S <= at < begins] for seen in runs]
+    spoken = [[ms for at, ms in seen.faces if begins <= at <= ends] for seen in runs]
+    span_s = sum(seen.usage[-1].t_ns - seen.usage[0].t_ns for seen in runs) * 1e-9
+    own = sum(seen.usage[-1].cpu_s - seen.usage[0].cpu_s for seen in runs)
+    machine = sum(seen.usage[-1].machine_s - seen.usage[0].machine_s for seen in runs)
+    ratio = _p95_ratio(np.concatenate(spoken), np.concatenate(quiet))
     return {
-        "words": rate.words,
-        "wrong": rate.errors,
+        "runs": len(runs),
+        "words": len(truth) * len(runs),
+        "wrong": errors,
         "committed_ms": _percentiles(committed),
-        "utterances": len(seen.ended),
+        "utterances": sum(len(seen.ended) for seen in runs),
         "enriched": len(enriched),
         "cues_after_end_ms": _percentiles(enriched),
-        "face_silent_ms": before,
-        "face_speech_ms": while_speaking,
-        "face_p95_ratio": round(while_speaking["p95"] / before["p95"], 3) if quiet and spoken else None,
+        "face_silent_ms": _percentiles(np.concatenate(quiet)),
+        "face_speech_ms": _percentiles(np.concatenate(spoken)),
+        "face_p95_ratio": ratio,
+        "face_p95_ratio_of_runs": [
+            _p95_ratio(np.array(s), np.array(q)) for s, q in zip(spoken, quiet, strict=True)
+        ],
         "cores": round(own / span_s, 2),
-        "other_cores": round((seen.usage[-1].machine_s - seen.usage[0].machine_s - own) / span_s, 2),
+        "other_cores": round((machine - own) / span_s, 2),
     }
 
 
-def _percentiles(values: Sequence[float]) -> dict[str, float]:
-    if not values:
+def _p95_ratio(spoken: NDArray[np.float64], quiet: NDArray[np.float64]) -> float | None:
+    if not len(spoken) or not len(quiet):
+        return None
+    return round(float(np.percentile(spoken, 95) / np.percentile(quiet, 95)), 3)
+
+
+def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
+    if not len(values):
         return {"n": 0}
     p50, p95, p99 = np.percentile(values, [50, 95, 99])
     return {
@@ -164,6 +183,9 @@ def main() -> int:
     parser.add_argument(
         "--media", type=Path, help="keep the composed file here, and take it when it is there"
     )
+    parser.add_argument(
+        "--runs", type=int, default=1, metavar="N", help="play it N times, for steadier figures (1)"
+    )
     parser.add_argument("--compose-only", action="store_true", help="make the file and stop")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write every figure to OUT")
     parser.add_argument("live", nargs="*", help="further options of ecmf-live, after --")
@@ -171,6 +193,8 @@ def main() -> int:
     try:
         if options.compose_only and options.media is None:
             raise UsageError("--compose-only needs --media FILE, to keep what it makes")
+        if options.runs < 1:
+            raise UsageError(f"--runs is {options.runs}; it must be 1 or more")
         reading = readings()[0]
         with tempfile.TemporaryDirectory() as folder:
             media = options.media or Path(folder) / "words.mkv"
@@ -179,16 +203,18 @@ def main() -> int:
             if options.compose_only:
                 return 0
             load = os.getloadavg()[0]
-            seen = follow(media, options.live)
+            runs = [follow(media, options.live) for _ in range(options.runs)]
         truth = timed(reading, SpeechEncoder("base"), Decoder("base", language="en"))
-        found = {"load_before": round(load, 2), **figures(seen, truth)}
+        found = {"load_before": round(load, 2), **figures(runs, truth)}
     except EcmfError as error:
         print(f"live_words: {error}", file=sys.stderr)
         return error.exit_code
     for name, value in found.items():
         print(f"{name:20} {value}")
     if options.json:
-        results.save(options.json, results.record("live_words", {"live": options.live}, found))
+        results.save(
+            options.json, results.record("live_words", {"live": options.live, "runs": options.runs}, found)
+        )
     return 0
 
 

@@ -35,7 +35,7 @@ def niceness(name: str) -> tuple[int, int]:
 
 
 @linux
-@pytest.mark.parametrize("name", ["scene", "enrichment"])
+@pytest.mark.parametrize("name", ["speech", "text", "scene", "enrichment"])
 def test_who_may_take_its_time_gives_way_with_all_that_it_starts(name: str) -> None:
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     expected = min(19, before + NICE[name])
@@ -44,7 +44,7 @@ def test_who_may_take_its_time_gives_way_with_all_that_it_starts(name: str) -> N
 
 
 @linux
-@pytest.mark.parametrize("name", ["camera", "face", "microphone", "speech"])
+@pytest.mark.parametrize("name", ["camera", "face", "microphone"])
 def test_whom_somebody_waits_for_does_not(name: str) -> None:
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     assert niceness(name) == (before, before)
