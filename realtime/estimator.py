@@ -229,8 +229,7 @@ class Estimator:
     def _why_nothing(self, cues: Mapping[Modality, Cue], now_ns: int) -> str:
         weak = self._head.usable(cues, now_ns).keys() & set(EXPERTS)
         if weak:
-            aged = all(now_ns - cues[m].end_ns > self._head.max_age_s[m] * 0.5e9 for m in weak)
-            return "stale" if aged else "low_confidence"
+            return "stale" if all(self._aged(cues[m], now_ns) for m in weak) else "low_confidence"
         watched = self._enabled - {"scene", "text"}
         if not watched:
             return "stale"
@@ -243,10 +242,15 @@ class Estimator:
         )
         return "no_person" if fresh else "stale"
 
+    def _aged(self, cue: Cue, now_ns: int) -> bool:
+        """Whether it counts little for its age rather than for what it shows."""
+        return now_ns - cue.end_ns > self._head.max_age_s[cue.modality] * 0.5e9
+
     def _states(
         self, cues: Mapping[Modality, Cue], fused: Fused | None, now_ns: int
     ) -> dict[Modality, Standing]:
         states: dict[Modality, Standing] = {}
+        usable = self._head.usable(cues, now_ns) if fused is None else {}
         for modality in MODALITIES:
             cue = cues.get(modality)
             age_ms = (now_ns - cue.end_ns) * 1e-6 if cue is not None else None
@@ -256,6 +260,9 @@ class Estimator:
                 continue
             if modality not in self._enabled:
                 reason = "off"
+            elif cue is not None and modality in usable and not self._aged(cue, now_ns):
+                # It would count, were there enough to judge by.
+                reason = "low_confidence" if modality in EXPERTS else "no_person"
             elif cue is None and modality in self._shared:
                 reason = "other_person"
             elif cue is not None and cue.quality > 0 and self._last_report_ns[modality] <= cue.end_ns:

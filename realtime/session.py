@@ -191,8 +191,9 @@ def describe(summary: Summary) -> str:
     """What a run amounted to, in a few lines."""
     present = ", ".join(f"{name} {share:.0%}" for name, share in summary.present.items())
     labels = ", ".join(f"{name} {count}" for name, count in summary.labels.items())
+    estimates = "1 estimate" if summary.estimates == 1 else f"{summary.estimates} estimates"
     told = [
-        f"{summary.estimates} estimates in {summary.seconds:.1f} s, {summary.rate_hz:.1f} a second",
+        f"{estimates} in {summary.seconds:.1f} s, {summary.rate_hz:.1f} a second",
         f"labels: {labels or 'none'}",
         f"present: {present}",
     ]

@@ -96,6 +96,9 @@ def test_the_scene_alone_never_suffices() -> None:
     say(est, "face", end_ms=100)
     (decision,) = say(est, "scene", cue("scene", "neutral", 110), end_ms=110)
     assert decision.label is None and decision.reason == "no_person"
+    assert not decision.modalities["scene"].present and decision.modalities["scene"].reason == "no_person"
+    (later,) = est.tick(1900 * MS)
+    assert later.modalities["scene"].reason == "stale"
 
 
 def test_a_stalled_source_becomes_stale() -> None:
@@ -208,6 +211,7 @@ def test_a_cue_that_has_nearly_expired_is_no_basis_for_a_label() -> None:
 def test_a_face_that_can_hardly_be_seen_is_no_basis_for_a_label() -> None:
     (decision,) = say(estimator(), "face", cue("face", "anger", 100, person=1, quality=0.05), end_ms=100)
     assert decision.label is None and decision.reason == "low_confidence"
+    assert decision.modalities["face"].reason == "low_confidence"
 
 
 def test_a_lost_person_starts_anew() -> None:
