@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,8 @@ FIRST_S = 5.0
 """The first sound may take that long (PulseAudio's plugin needs up to two seconds)."""
 LOST_S = 2.0
 """After that long without a buffer the device is gone."""
+WAIT_S = 0.2
+"""Longest wait for a buffer; then a look whether the device is gone, or nobody listens any more."""
 
 
 INVALID_RATE = -9997
@@ -132,17 +133,17 @@ class Microphone:
 
     def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
         self._inbox.discard()
-        patience_s = FIRST_S
-        last_s = time.monotonic()
+        patience_s, silent_s = FIRST_S, 0.0
         while not stop.is_set():
-            buffer = self._inbox.get(timeout_s=0.2)
+            buffer = self._inbox.get(WAIT_S)
             self.overflows = self._inbox.overflows
             if buffer is None:
-                silent_s = time.monotonic() - last_s
-                if silent_s > patience_s or not self._stream.active:
+                # Waits are counted, not the clock: a process that was halted has not listened meanwhile.
+                silent_s += WAIT_S
+                if not stop.is_set() and (silent_s > patience_s or not self._stream.active):
                     raise SourceLost(f"microphone {self.name} stopped delivering; is it unplugged?")
                 continue
-            last_s, patience_s = time.monotonic(), LOST_S
+            patience_s, silent_s = LOST_S, 0.0
             block = self._listener.take(buffer)
             if block is not None:
                 yield block

@@ -47,6 +47,8 @@ class _Returning(Generic[Source]):
 
     def _comes_back(self, error: SourceLost, stop: threading.Event) -> bool:
         """Wait for the device to return; False when that was given up."""
+        if self._closed:  # it was not lost: it ends, as it was asked to
+            return False
         self.lost = str(error)
         log.warning("%s; waiting for its return", error)
         self._current.close()

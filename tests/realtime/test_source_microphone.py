@@ -2,15 +2,28 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
+import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ecmf.errors import SourceError
-from realtime.sources.base import SAMPLE_RATE, AudioBlock
+from realtime.sources import microphone as module
+from realtime.sources.base import SAMPLE_RATE, AudioBlock, SourceLost
 from realtime.sources.listener import SLOTS, Buffer, Inbox, Listener
-from realtime.sources.microphone import MicrophoneInfo, _portaudio, choose, microphones
+from realtime.sources.microphone import (
+    FIRST_S,
+    WAIT_S,
+    Microphone,
+    MicrophoneInfo,
+    _portaudio,
+    choose,
+    microphones,
+)
+from realtime.sources.returning import ReturningAudio
 
 BUILT_IN = MicrophoneInfo(0, "HDA Intel: ALC257 (hw:0,0)", "ALSA", 2, 48_000, False)
 HEADSET = MicrophoneInfo(4, "USB Audio: Headset (hw:1,0)", "ALSA", 1, 44_100, False)
@@ -166,3 +179,66 @@ def test_sound_after_a_loss_has_its_own_time() -> None:
     assert len(jumps) == 1 and jumps[0] == pytest.approx(1_000_000_000, abs=50_000_000)
     after = next(b for a, b in itertools.pairwise(blocks) if b.start_ns - a.end_ns > 1_000_000)
     assert after.start_ns == pytest.approx(start_ns + 2_000_000_000, abs=100_000)
+
+
+class Stream:
+    """PortAudio's side: ``waits`` says what happens at each wait for a buffer that does not come."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, waits: Callable[[Stream], None]) -> None:
+        self.active = True
+        inbox = Inbox(320, 1)
+
+        def get(timeout_s: float) -> Buffer | None:
+            if timeout_s:
+                waits(self)
+            return None
+
+        monkeypatch.setattr(inbox, "get", get)
+        monkeypatch.setattr(module, "_opened", lambda info, channels: (inbox, self, 16_000))
+
+    def close(self) -> None:
+        self.active = False
+
+
+def test_ctrl_c_is_no_loss(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The device is closed while its reader still waits for the next buffer."""
+    stop = threading.Event()
+
+    def ctrl_c(stream: Stream) -> None:
+        stop.set()
+        microphone.close()
+
+    Stream(monkeypatch, ctrl_c)
+    microphone = ReturningAudio(Microphone(HEADSET), lambda: Microphone(HEADSET))
+    assert list(microphone.blocks(stop)) == [] and not caplog.records
+    assert microphone.lost is None
+
+
+def test_a_microphone_that_is_closed_ends_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Stream(monkeypatch, lambda stream: microphone.close())
+    microphone = ReturningAudio(Microphone(HEADSET), lambda: Microphone(HEADSET))
+    assert list(microphone.blocks(threading.Event())) == [] and not caplog.records
+
+
+def test_a_process_that_was_halted_has_not_lost_its_microphone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For an hour, by Ctrl-Z or with the machine it runs on; the first buffer comes a moment after the wait is over."""
+    stop, waits, began_s = threading.Event(), itertools.count(1), time.monotonic()
+
+    def halted(stream: Stream) -> None:
+        wait = next(waits)
+        monkeypatch.setattr("time.monotonic", lambda: began_s + 3_600.0 * wait)
+        if wait == 3:
+            stop.set()
+
+    Stream(monkeypatch, halted)
+    assert list(Microphone(HEADSET).blocks(stop)) == []
+
+
+def test_a_microphone_that_gives_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    Stream(monkeypatch, lambda stream: waits.append(WAIT_S))
+    with pytest.raises(SourceLost, match=r"USB Audio: Headset.* stopped delivering"):
+        next(Microphone(HEADSET).blocks(threading.Event()))
+    assert sum(waits) == pytest.approx(FIRST_S, abs=2 * WAIT_S)
