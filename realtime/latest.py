@@ -37,7 +37,12 @@ class Latest:
         with self._lock:
             match message:
                 case Estimate():
-                    self._persons.pop(message.person, None)
+                    newest_ns = message.t_publish_ns
+                    self._persons = {
+                        person: each
+                        for person, each in self._persons.items()
+                        if person != message.person and newest_ns - each.t_publish_ns <= GONE_NS
+                    }
                     self._persons[message.person] = message
                     self._published_ns.append(message.t_publish_ns)
                     self.labels = tuple(message.smoothed or self.labels)

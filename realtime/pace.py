@@ -17,6 +17,11 @@ class Pace:
         due = self._due_ns.get(person)
         if due is not None and now_ns < due - self._period_ns // 10:
             return False
+        if due is None:
+            # Of whom nothing was due for so long it makes no difference, and over the hours many come and go.
+            self._due_ns = {
+                each: due_ns for each, due_ns in self._due_ns.items() if now_ns <= due_ns + self._period_ns
+            }
         late = due is None or now_ns > due + self._period_ns
         self._due_ns[person] = (now_ns if late or due is None else due) + self._period_ns
         return True
