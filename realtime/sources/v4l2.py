@@ -51,7 +51,7 @@ class CameraInfo:
 
 
 def cameras(dev: Path = Path("/dev"), ioctl: Ioctl | None = None) -> list[CameraInfo]:
-    """All video inputs by number; one that may not be opened is listed without formats."""
+    """All video inputs by number; one that may not be opened is listed without formats, one that goes away left out."""
     if ioctl is None:
         import fcntl
 
@@ -73,6 +73,8 @@ def cameras(dev: Path = Path("/dev"), ioctl: Ioctl | None = None) -> list[Camera
                 continue
             formats = tuple(_formats(handle, ioctl))
             found.append(CameraInfo(int(path.name[5:]), name_or_none, str(path), names, formats))
+        except OSError:
+            continue  # it was pulled out while it was asked
         finally:
             os.close(handle)
     return found

@@ -143,3 +143,19 @@ def test_cameras_are_listed_with_names_links_and_formats(tmp_path: Path) -> None
 def test_a_file_that_is_no_device_is_no_camera(tmp_path: Path) -> None:
     (tmp_path / "video0").touch()
     assert cameras(tmp_path) == []
+
+
+def test_a_camera_that_is_pulled_out_while_it_is_asked_is_no_camera(tmp_path: Path) -> None:
+    """Whoever looks for another one, or for its return, goes on."""
+
+    class Pulled(Kernel):
+        def __call__(self, handle: int, request: int, answer: bytearray) -> int:
+            here = Path(f"/proc/self/fd/{handle}").readlink().name
+            if here == "video0" and request == ENUM_FRAMESIZES:
+                raise OSError(errno.ENODEV, "No such device")
+            return super().__call__(handle, request, answer)
+
+    for node in ("video0", "video2"):
+        (tmp_path / node).touch()
+    found = cameras(tmp_path, Pulled({"video0": 0x04200001, "video2": 0x04200001}))
+    assert [camera.number for camera in found] == [2]
