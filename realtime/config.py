@@ -10,7 +10,7 @@ from typing import Annotated
 from ecmf.engines.choose import BACKENDS
 from ecmf.errors import UsageError
 from ecmf.prior import OWN, is_prior
-from realtime.names import ADDRESS, as_name, is_address, is_name, told_of
+from realtime.names import ADDRESS, NAME, as_name, composed, is_address, is_name, told_of
 from realtime.options import Option, fill
 
 
@@ -63,7 +63,7 @@ class Input:
             "what the source is called on the wire (default: demo, the file's name, cam0 …)",
             metavar="NAME",
             valid=is_name,
-            expected="letters, digits, dot, dash and underscore",
+            expected=NAME,
         ),
     ] = None
 
@@ -264,7 +264,7 @@ class Config:
         """The source's name on the wire."""
         asked = self.input
         if asked.name is not None:
-            return asked.name
+            return composed(asked.name)
         if asked.demo:
             return "demo"
         if asked.source is not None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+
+_ADDRESS = re.compile(r"tcp://(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):(?P<port>[0-9]{1,5}|\*)|ipc://\S+")
 
 ADDRESS = "an address like tcp://127.0.0.1:5555 (port 1 to 65535, or * for a free one) or ipc:///tmp/ecmf"
 """What ``is_address`` accepts, in words."""
 
-_ADDRESS = re.compile(r"tcp://(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):(?P<port>[0-9]{1,5}|\*)|ipc://\S+")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+PLACE = "an address like tcp://127.0.0.1:5555 (port 1 to 65535) or ipc:///tmp/ecmf"
+"""The same of a place that somebody else made."""
+
+NAME = "letters and digits of any script, dot, dash and underscore, with a letter or digit first"
+"""What ``is_name`` accepts, in words."""
 
 
 def is_address(text: str) -> bool:
@@ -17,9 +23,22 @@ def is_address(text: str) -> bool:
     return match is not None and (match["port"] in (None, "*") or 1 <= int(match["port"]) <= 65535)
 
 
+def is_ipv6(address: str) -> bool:
+    """Whether an address names its host by an IPv6 number, which ZeroMQ takes only when told so.
+
+    Always told so, it would look for names such as localhost at IPv6 numbers first, where nobody may listen.
+    """
+    return address.startswith("tcp://[")
+
+
 def is_name(text: str) -> bool:
     """Whether a source may be called that: it is a part of a topic."""
-    return _NAME.fullmatch(text) is not None
+    return text[:1].isalnum() and all(map(_fits, text))
+
+
+def composed(name: str) -> str:
+    """``name`` as it stands in a topic, which subscribers compare byte by byte: ü may be one character or two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def told_of(place: str) -> str:
@@ -33,4 +52,11 @@ def told_of(place: str) -> str:
 
 def as_name(text: str, otherwise: str) -> str:
     """``text`` as a source may be called; ``otherwise`` where nothing is left of it."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or otherwise
+    fitting = "".join(character if _fits(character) else " " for character in composed(text))
+    name = re.sub(r"^[\W_]+|[\s._-]+$", "", fitting)
+    return re.sub(r"\s+", "-", name) or otherwise
+
+
+def _fits(character: str) -> bool:
+    """Marks belong to letters: the vowels of Hindi, for example."""
+    return character.isalnum() or character in "._-" or unicodedata.category(character).startswith("M")

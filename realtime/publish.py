@@ -6,14 +6,18 @@ import copy
 import errno
 import logging
 import secrets
+import socket
+import stat
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from ecmf.errors import UsageError, need
 from realtime.message import Estimate, Message, Transcript, encode, rfc3339, topic
+from realtime.names import is_ipv6
 
 need("msgspec", "live")
 
@@ -26,8 +30,11 @@ LINGER_MS = 200
 
 
 def new_run() -> str:
-    """Id of a run: 8 random hex digits, no trace of person or machine."""
-    return secrets.token_hex(4)
+    """Id of a run: 8 random hex digits, no trace of person or machine.
+
+    The first is a letter: table programs read 00012345 and 12e45678 as numbers, and no longer tell such runs apart.
+    """
+    return secrets.choice("abcdef") + secrets.token_hex(4)[1:]
 
 
 class Sink(Protocol):
@@ -116,9 +123,11 @@ class Publisher:
         ``high_water_mark``: messages kept per subscriber. Raises UsageError when the address cannot be bound.
         """
         zmq = need("zmq", "live")
+        _spare(bind)
         self._zmq = zmq
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.XPUB if replay else zmq.PUB)
+        self._socket.setsockopt(zmq.IPV6, is_ipv6(bind))
         self._socket.setsockopt(zmq.SNDHWM, high_water_mark)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
@@ -161,14 +170,33 @@ class Publisher:
                     self._socket.send_multipart((key, payload), flags=self._zmq.NOBLOCK)
 
 
+def _spare(bind: str) -> None:
+    """Raises UsageError where something is at an ipc path: libzmq would remove it without a word, be it a file or the
+    socket of a publisher that runs. What a killed one left may go.
+    """
+    path = bind.removeprefix("ipc://")
+    if path == bind or path.startswith(("@", "*")):
+        return
+    try:
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise UsageError(
+                f"--bind {bind} would replace what is there and no socket; take a path of its own"
+            )
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)
+    except OSError:  # nothing there, or nobody listens; if it cannot be bound either, binding says why
+        return
+    raise UsageError(_refusal(bind, errno.EADDRINUSE, ""))
+
+
 def _refusal(bind: str, number: int, text: str) -> str:
     """One line naming the address and what to do."""
     port = bind.rpartition(":")[2]
+    local = bind.startswith("ipc://")
     match number:
         case errno.EADDRINUSE:
-            remedy = (
-                f"is already in use; stop who holds it (ss -ltnp 'sport = :{port}') or take another --bind"
-            )
+            holder = "ss -lxp" if local else f"ss -ltnp 'sport = :{port}'"
+            remedy = f"is already in use; stop who holds it ({holder}) or take another --bind"
         case errno.EADDRNOTAVAIL | errno.ENODEV:
             remedy = (
                 "is not an address of this machine; use tcp://127.0.0.1:PORT, or tcp://*:PORT for all of them"
@@ -177,6 +205,8 @@ def _refusal(bind: str, number: int, text: str) -> str:
             remedy = "is not allowed to this user; take a port above 1023, or a folder you may write to"
         case errno.ENOENT:
             remedy = "names a folder that does not exist; make it or take another --bind"
+        case errno.ENAMETOOLONG:
+            remedy = "is too long for a socket's path; take one of at most 107 characters"
         case _:
             remedy = f"is not an address ({text.lower()}); write it like tcp://127.0.0.1:5555"
     return f"--bind {bind} {remedy}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ecmf.errors import UsageError
 from realtime.config import Config, load
-from realtime.names import is_address, is_name
+from realtime.names import as_name, is_address, is_name
 from realtime.options import Entry, sections
 
 
@@ -122,12 +122,30 @@ def test_options_that_contradict_each_other(said: dict[str, str | bool], says: s
         ({"camera": "rtsp://host/live/1?user=me&password=secret"}, "1"),
         ({"camera": "http://user:secret@10.0.0.7:8080/"}, "10.0.0.7-8080"),
         ({"source": "…"}, "file"),
+        ({"source": "Jürgen 1.mp4"}, "Jürgen-1"),
+        ({"source": "访谈 02.mp4"}, "访谈-02"),
+        ({"source": "हिन्दी.mp4"}, "हिन्दी"),
+        ({"source": "Ju\u0308rgen.mp4"}, "Jürgen"),
+        ({"source": "=1+1.mp4"}, "1-1"),
+        ({"demo": True, "name": "Ju\u0308rgen"}, "Jürgen"),
         ({"demo": True, "name": "desk-1"}, "desk-1"),
     ],
 )
 def test_a_source_has_a_name_that_fits_a_topic(said: dict[str, str | bool], name: str) -> None:
     assert load(None, said).source_name == name
     assert is_name(name)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a/b", "a b", ".a", "_a", "=1", "a\n", "a\u202eb", "“a”", "\u0308a", "a\0"]
+)
+def test_what_no_source_may_be_called(text: str) -> None:
+    assert not is_name(text)
+
+
+@given(st.text())
+def test_whatever_a_file_is_called_its_source_may_be_called(text: str) -> None:
+    assert is_name(as_name(text, "file"))
 
 
 def test_the_demo_repeats_only_when_asked_for_a_duration() -> None:
