@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,30 +36,46 @@ class CsvLog:
     """Appends whole rows: each is one write, so a kill between two of them leaves a table that can be read.
 
     A file that is already there is continued when it has the same columns (``run`` and ``source`` tell the runs
-    apart); a row that a power cut left unfinished is removed first.
+    apart); a row that a power cut left unfinished is removed first. Where the file is moved, removed or emptied
+    meanwhile, as those who rotate logs do, the next row begins a table anew under the same path.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
         """``labels``: those of the fusion head. Raises UsageError for a file that cannot be continued."""
         self._path = path
         self._labels = tuple(labels)
-        columns = _row(self._columns())
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise UsageError(f"--csv {path} cannot be written: {error.strerror}") from None
-        try:
-            self._continue(columns)
-        except BaseException:
-            os.close(self._file)
-            raise
+        self._file = self._open()
 
     def write(self, message: Message, topic: str, payload: bytes) -> None:
         if isinstance(message, Estimate):
-            self._append(_row(self._cells(message)))
+            if self._rotated():
+                before, self._file = self._file, self._open()
+                os.close(before)
+            self._append(self._file, _row(self._cells(message)))
 
     def close(self) -> None:
         os.close(self._file)
+
+    def _open(self) -> int:
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise UsageError(f"--csv {self._path} cannot be written: {error.strerror}") from None
+        try:
+            self._continue(file, _row(self._columns()))
+        except BaseException:
+            os.close(file)
+            raise
+        return file
+
+    def _rotated(self) -> bool:
+        """Whether the path no longer leads to what was opened, or that has been emptied."""
+        opened = os.fstat(self._file)
+        try:
+            found = self._path.stat()
+        except OSError:
+            return True
+        return not os.path.samestat(opened, found) or (stat.S_ISREG(opened.st_mode) and opened.st_size == 0)
 
     def _columns(self) -> list[str]:
         probabilities = [f"{kind}.{label}" for kind in ("raw", "smoothed") for label in self._labels]
@@ -79,37 +96,38 @@ class CsvLog:
         cells += estimate.bbox or [None] * 4
         return [*cells, (estimate.latency_ms or {}).get("total"), estimate.model]
 
-    def _continue(self, columns: bytes) -> None:
+    def _continue(self, file: int, columns: bytes) -> None:
         """Write the header into an empty file; check it, and cut off half a row, in one that is not."""
-        size = os.fstat(self._file).st_size
-        if size and not columns.startswith(os.pread(self._file, len(columns), 0)):
+        size = os.fstat(file).st_size
+        if size and not columns.startswith(os.pread(file, len(columns), 0)):
             raise UsageError(f"--csv {self._path} holds another table; name a new file or move that one away")
-        end = self._end_of_last_row(size)
+        end = _end_of_last_row(file, size)
         if end < size:
-            os.ftruncate(self._file, end)
+            os.ftruncate(file, end)
         if end == 0:
-            self._append(columns)
+            self._append(file, columns)
 
-    def _end_of_last_row(self, size: int) -> int:
-        """Offset after the last newline; 0 when there is none."""
-        step = 65536
-        while size:
-            start = max(0, size - step)
-            found = os.pread(self._file, size - start, start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
-            size = start
-        return 0
-
-    def _append(self, row: bytes) -> None:
-        size = os.fstat(self._file).st_size
+    def _append(self, file: int, row: bytes) -> None:
+        size = os.fstat(file).st_size
         try:
-            written = os.write(self._file, row)
+            written = os.write(file, row)
         except OSError as error:
             raise EcmfError(f"--csv {self._path} cannot be written any more: {error.strerror}") from None
         if written != len(row):
-            os.ftruncate(self._file, size)
+            os.ftruncate(file, size)
             raise EcmfError(f"--csv {self._path} cannot be written any more: the disk is full")
+
+
+def _end_of_last_row(file: int, size: int) -> int:
+    """Offset after the last newline; 0 when there is none."""
+    step = 65536
+    while size:
+        start = max(0, size - step)
+        found = os.pread(file, size - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        size = start
+    return 0
 
 
 def _row(cells: Sequence[object]) -> bytes:

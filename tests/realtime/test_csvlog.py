@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -95,6 +96,52 @@ def test_a_second_run_continues_and_removes_what_a_power_cut_left(tmp_path: Path
     path.write_bytes(whole[:25])
     write(path, estimate(run="c"))
     assert [row["run"] for row in rows(path)] == ["c"]
+
+
+def test_where_the_file_is_moved_or_removed_the_next_row_begins_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "talk.csv"
+    log = CsvLog(path, EKMAN)
+    log.write(estimate(seq=0), "", b"")
+    path.rename(tmp_path / "talk.csv.1")
+    log.write(estimate(seq=1), "", b"")
+    log.write(estimate(seq=2), "", b"")
+    assert [row["seq"] for row in rows(tmp_path / "talk.csv.1")] == ["0"]
+    assert [row["seq"] for row in rows(path)] == ["1", "2"]
+    path.unlink()
+    log.write(estimate(seq=3), "", b"")
+    log.close()
+    assert [row["seq"] for row in rows(path)] == ["3"]
+
+
+def test_a_file_that_is_emptied_gets_its_header_again(tmp_path: Path) -> None:
+    path = tmp_path / "talk.csv"
+    log = CsvLog(path, EKMAN)
+    log.write(estimate(seq=0), "", b"")
+    os.truncate(path, 0)
+    log.write(estimate(seq=1), "", b"")
+    log.close()
+    assert [row["seq"] for row in rows(path)] == ["1"]
+
+
+def test_what_took_the_place_of_the_file_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "talk.csv"
+    log = CsvLog(path, EKMAN)
+    path.unlink()
+    path.write_text("notes")
+    with pytest.raises(UsageError, match="another table"):
+        log.write(estimate(), "", b"")
+    log.close()
+    assert path.read_text() == "notes"
+
+
+def test_a_pipe_gets_one_header(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write(path, estimate(seq=0), estimate(seq=1))
+    lines = os.read(reader, 1 << 16).splitlines()
+    os.close(reader)
+    assert [line.startswith(b"wall,run,") for line in lines] == [True, False, False]
 
 
 @pytest.mark.parametrize("content", [b"name,age\nx,1\n", b"my notes, without a newline", b"wall,run\n"])
