@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterator
+from importlib.metadata import version as version_of
 from typing import Any, get_args, get_type_hints
 
 from ecmf.errors import UsageError, need
 from realtime.message import CameraState, Estimate, Health, Message, MicrophoneState
 from realtime.metrics_server import HOST, MetricsServer
+from realtime.troubles import troubles
 
 BUCKETS_S = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0)
 
@@ -66,6 +68,10 @@ class Metrics:
             health, last = dict(self._health), dict(self._last)
         families = Families(need("prometheus_client.core", "metrics"))
         for source, estimate in last.items():
+            families.gauge(
+                "info", "1 for what runs: the version of this program and the fusion head.", 1,
+                source=source, version=version_of("ecmf-live"), model=estimate.model,
+            )  # fmt: skip
             for name, state in estimate.modalities.items():
                 families.gauge("modality_present", "Whether the last estimate used it.", state.present,
                                source=source, modality=name)  # fmt: skip
@@ -107,6 +113,15 @@ class Families:
 
 def _of_health(families: Families, source: str, health: Health) -> None:
     families.gauge("uptime_seconds", "Since the pipeline started.", health.uptime_s, source=source)
+    families.gauge(
+        "troubles", "How many things are off or degraded; ecmf-listen tells which.", len(troubles(health)),
+        source=source,
+    )  # fmt: skip
+    if health.skew_ms is not None:
+        families.gauge(
+            "skew_seconds", "How far the newest sound lies after the newest picture.", health.skew_ms / 1e3,
+            source=source,
+        )  # fmt: skip
     for name, worker in health.workers.items():
         of = {"source": source, "worker": name}
         families.gauge("worker_alive", "Whether it runs.", worker.alive, **of)
@@ -158,6 +173,11 @@ def _state(families: Families, device: str, source: str, found: CameraState | Mi
         families.gauge(
             f"{device}_state", f"1 for the state the {device} is in.", found.state == state,
             source=source, state=state,
+        )  # fmt: skip
+    for fault, count in found.faults.items():
+        families.counter(
+            f"{device}_faults", f"How often the {device} was at fault, by fault.", count,
+            source=source, fault=fault,
         )  # fmt: skip
 
 

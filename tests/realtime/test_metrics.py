@@ -7,6 +7,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import pytest
 from wire import estimate, health, unlabelled
@@ -84,6 +85,11 @@ def test_estimates_are_counted_by_trigger_and_label(scraped: Scraped) -> None:
     assert scraped.value("ecmf_latency_seconds_bucket", trigger="voice", le="0.1") == 1
 
 
+def test_what_runs_is_told(scraped: Scraped) -> None:
+    scraped.take(estimate(latency_ms=None))
+    assert scraped.value("ecmf_info", version=version("ecmf-live"), model="default-1+0123abcd") == 1
+
+
 def test_ages_and_presence_are_those_of_the_last_estimate(scraped: Scraped) -> None:
     scraped.take(unlabelled(latency_ms=None), estimate(latency_ms=None))
     assert scraped.value("ecmf_modality_present", modality="face") == 1
@@ -96,7 +102,17 @@ def test_health_is_there_with_units(scraped: Scraped) -> None:
     scraped.take(
         health(
             workers={"face": face, "text": WorkerState(alive=False, rate_hz=0, drops={}, reason="off: gone")},
-            camera=CameraState(state="frozen", fps=24.5, drops=7, width=640, height=480, clock="exposure"),
+            camera=CameraState(
+                state="frozen",
+                fps=24.5,
+                drops=7,
+                width=640,
+                height=480,
+                clock="exposure",
+                faults={"frozen": 2},
+            ),
+            skew_ms=-20.0,
+            notes=["text is off: gone"],
             microphone=MicrophoneState(state="ok", rate_hz=48000, overflows=3, drift_ppm=-20.0),
             load=LoadState(cores=1.25, level=2, reduced=["scene every 2 s"]),
         )
@@ -115,6 +131,9 @@ def test_health_is_there_with_units(scraped: Scraped) -> None:
     assert scraped.value("ecmf_camera_state", state="ok") == 0
     assert scraped.value("ecmf_camera_rate_hertz") == 24.5
     assert scraped.value("ecmf_camera_dropped_total") == 7
+    assert scraped.value("ecmf_camera_faults_total", fault="frozen") == 2
+    assert scraped.value("ecmf_skew_seconds") == pytest.approx(-0.02)
+    assert scraped.value("ecmf_troubles") == 1
     assert scraped.value("ecmf_microphone_overflows_total") == 3
     assert scraped.value("ecmf_microphone_drift_ratio") == pytest.approx(-2e-5)
     assert scraped.value("ecmf_load_cores") == 1.25
