@@ -58,7 +58,8 @@ class ModalityState(msgspec.Struct, frozen=True, kw_only=True):
     probs: Probabilities | None = None
     """What this modality alone says; null when absent, and for the scene, which is context only."""
     reason: Reason | None = None
-    """Why it is absent; null when present."""
+    """Why it is absent: off, starting, stale, no_face, no_frame, no_voice, no_words, no_person, low_confidence, or
+    other_person, where it belongs to somebody else in view. Null when present."""
 
     def __post_init__(self) -> None:
         unit("weight", self.weight)
@@ -112,9 +113,11 @@ class Stamped(msgspec.Struct, frozen=True, kw_only=True):
     seq: Count = 0
     """Counts up by one within a topic and run."""
     t_publish_ns: int = 0
-    """Monotonic clock of the publishing machine, just before sending."""
+    """Just before sending, on the monotonic clock of the publishing machine: CLOCK_MONOTONIC, which is Python's
+    time.monotonic_ns(), Node's process.hrtime.bigint() and, in seconds, Lab Streaming Layer's local_clock()."""
     wall: str = ""
-    """Wall time of the publication, RFC 3339, for people."""
+    """Wall time of the publication, RFC 3339 in UTC. The wall time of a capture is wall - (t_publish_ns -
+    t_capture_ns), but not with --fast, where time is that of the file."""
 
 
 class Estimate(Stamped, frozen=True, kw_only=True, tag_field="type", tag="emotion"):
@@ -123,13 +126,15 @@ class Estimate(Stamped, frozen=True, kw_only=True, tag_field="type", tag="emotio
     person: int | None
     """Anonymous track id within this run; null for a voice without a visible person."""
     bbox: tuple[float, float, float, float] | None
-    """Face box x, y, width, height in pixels of the frame."""
+    """Face box x, y, width, height in pixels of the frame, from its upper left corner; health.camera has its size."""
     t_capture_ns: int
-    """End of the capture of the sample that triggered this estimate, on the monotonic clock."""
+    """End of the capture of the sample that triggered this estimate, on the clock of t_publish_ns; with --fast the
+    time from the start of the file."""
     clock: CaptureClock
     """What stamped that sample: the camera driver, the sound converter, the returning read call, a file."""
     t_media_s: float | None
-    """Media time of that sample, seconds from the start of the file; null for a device, and where none came."""
+    """Time of that sample in its file, seconds from the start, where a loop begins anew; null for a device, and where
+    no sample came."""
     trigger: Trigger
     """The cue that caused this estimate; tick when none came for a while."""
     label: str | None
@@ -180,9 +185,9 @@ class Word(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     """As it was heard."""
     t_start_ns: int
-    """Start of the word on the capture clock."""
+    """Start of the word, on the clock of t_capture_ns."""
     t_end_ns: int
-    """End of the word on the capture clock."""
+    """End of the word, on the clock of t_capture_ns."""
 
 
 class Transcript(Stamped, frozen=True, kw_only=True, tag_field="type", tag="transcript"):
@@ -204,7 +209,7 @@ class Transcript(Stamped, frozen=True, kw_only=True, tag_field="type", tag="tran
     """Emotional cues that the language model reads in the whole utterance, likeliest first; the ended utterance is
     published a second time with them. Null before that, and without a language model."""
     t_capture_ns: int
-    """End of the sound this was read from, on the monotonic clock."""
+    """End of the sound this was read from; clock as in an estimate."""
     clock: CaptureClock
     """What stamped that sound."""
     t_media_s: float | None

@@ -1,4 +1,7 @@
-"""The JSON schema of the wire, made from the structs; `python -m realtime.schema` writes the shipped file."""
+"""The JSON schema of the wire, made from the structs; `python -m realtime.schema` writes the shipped file anew.
+
+`ecmf-listen --schema` prints it.
+"""
 
 from __future__ import annotations
 
