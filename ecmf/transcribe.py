@@ -18,7 +18,6 @@ follows.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -28,6 +27,7 @@ from ecmf.decoder import Decoder, Hypothesis
 from ecmf.errors import UsageError
 from ecmf.heard import Unit
 from ecmf.left_context import LeftContext, Placed
+from ecmf.speech_window import Window
 from ecmf.transcript import Skipped, TranscriptEvent
 from ecmf.unfinished import TranscriberSettings, Unfinished
 from ecmf.utterances import Detector, Segmenter, Utterance
@@ -39,27 +39,6 @@ _LONGEST_WINDOW_S = 28.0
 """What the encoder takes, with a second of padding."""
 LANGUAGE_MEMORY = 0.8
 """How much of what was heard before counts, pass by pass, when the language is being found."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """A stretch of audio to encode now. Times are ns on the capture clock."""
-
-    audio: NDArray[np.float32]
-    """float32[n], 16 kHz mono: the part of an utterance that is not settled, and the settled words before it."""
-    start_ns: int
-    end_ns: int
-    speech: NDArray[np.float32]
-    """float32[k]: speech probability of every 32 ms of it."""
-    paused: bool
-    """Speech has paused or ended at its end."""
-    utterance: int
-    begin: int
-    """First sample, counted from the start of the stream."""
-    settled: int
-    """The sample up to which words are settled."""
-    prefix: tuple[int, ...]
-    """Their tokens."""
 
 
 class Transcriber:
@@ -137,14 +116,13 @@ class Transcriber:
         progress = next((p for p in self._queue if p.utterance.number == window.utterance), None)
         if progress is None or progress.settled != window.settled:
             return []
-        end = window.begin + len(window.audio)
-        seconds = len(window.audio) / SAMPLE_RATE
-        heard_s = min(seconds, self._speech_end_s(window.speech) + _SPEECH_TAIL_S)
+        end, seconds = window.end, window.seconds
+        heard_s = min(seconds, window.speech_end_s(self.settings.utterances.release) + _SPEECH_TAIL_S)
         hypothesis = self._decoder.decode(
             states,
             heard_s,
             window.prefix,
-            (window.settled - window.begin) / SAMPLE_RATE,
+            window.settled_s,
             self._language(states, heard_s, progress),
             known=[unit.text for unit in progress.rest],
             ended=window.paused,
@@ -188,13 +166,8 @@ class Transcriber:
     def _silenced(self, window: Window) -> bool:
         """Whether somebody spoke for so long after what is settled that the words before must have led the decoder to
         stop: a wrong last word, or the same sentence twice, can."""
-        after = window.speech[(window.settled - window.begin) // BLOCK :]
-        spoken_s = np.count_nonzero(after >= self.settings.utterances.release) * BLOCK / SAMPLE_RATE
-        return bool(spoken_s >= (self.settings.hop_s if window.paused else self.settings.alone_s))
-
-    def _speech_end_s(self, speech: NDArray[np.float32]) -> float:
-        spoken = np.flatnonzero(speech >= self.settings.utterances.release)
-        return (int(spoken[-1]) + 1) * BLOCK / SAMPLE_RATE if len(spoken) else 0.0
+        spoken_s = window.unsettled_speech_s(self.settings.utterances.release)
+        return spoken_s >= (self.settings.hop_s if window.paused else self.settings.alone_s)
 
     def _follow(self, utterance: Utterance | None) -> None:
         """Queue an utterance that is not there yet."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +17,8 @@ from ecmf.decoder import Decoder
 from ecmf.enrich import Enrichment
 from ecmf.heard import is_punctuation
 from ecmf.speech import SpeechEncoder, SpeechStates
-from ecmf.transcribe import Transcriber, Window
+from ecmf.speech_window import Window
+from ecmf.transcribe import Transcriber
 from ecmf.transcript import Partial, Settled, Skipped, TranscriptEvent, UtteranceEnd, Word
 from ecmf.vad import BLOCK, GAP_NS, SpeechDetector
 from realtime.degrade import LEVELS
@@ -27,6 +27,7 @@ from realtime.message import EngineUse
 from realtime.sources.base import SAMPLE_NS, SAMPLE_RATE, CaptureClock
 from realtime.speaker import Activity
 from realtime.stages import use_of
+from realtime.voice_activity import RememberingDetector
 
 log = logging.getLogger("ecmf.hearing")
 
@@ -83,36 +84,6 @@ class Said:
     """Whisper's code of the language that is spoken."""
     paused: bool = False
     """Speech has paused and all of its words are committed: it may end here, with ``partial``, if any."""
-
-
-class RememberingDetector:
-    """A voice activity detector that keeps the last judgements, so that words and voice share one pass of it."""
-
-    def __init__(self, detector: SpeechDetector, seconds: float) -> None:
-        self._detector = detector
-        self.recent: deque[float] = deque(maxlen=round(seconds * SAMPLE_RATE / BLOCK))
-        """Speech probability of the latest blocks of 32 ms."""
-        self._untold = 0
-
-    @property
-    def waiting(self) -> int:
-        """Samples given but not judged yet."""
-        return self._detector.waiting
-
-    def process(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        probabilities = self._detector.process(audio)
-        self.recent.extend(probabilities.tolist())
-        self._untold += len(probabilities)
-        return probabilities
-
-    def news(self) -> NDArray[np.float32]:
-        """What was judged since the last call, as far as it is kept."""
-        untold, self._untold = min(self._untold, len(self.recent)), 0
-        return np.array(self.recent, np.float32)[len(self.recent) - untold :]
-
-    def reset(self) -> None:
-        self._detector.reset()
-        self.recent.clear()
 
 
 class Hearing:

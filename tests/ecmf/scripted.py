@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ecmf.decoder import Decoder, Hypothesis
 from ecmf.heard import Unit
-from ecmf.transcribe import Transcriber, Window
+from ecmf.speech_window import Window
+from ecmf.transcribe import Transcriber
 from ecmf.transcript import TranscriptEvent
 from ecmf.vad import BLOCK, SAMPLE_RATE
 

@@ -39,6 +39,43 @@ def test_what_is_heard_is_a_beginning_within_the_audio(
     assert not any(all(timeless[k : k + 3]) for k in range(len(timeless) - 2))
 
 
+def test_a_loop_of_the_decoder_is_cut_and_real_repetitions_stay() -> None:
+    def unit(text: str, start: float, end: float) -> Unit:
+        return Unit(text, (1,), start, end, 0.9)
+
+    real = [unit(" It", 0, 0.2), unit(" was", 0.2, 0.4), unit(" it", 0.4, 0.6), unit(" was", 0.6, 0.8)]
+    assert heard(real, 2.0, "") == tuple(real)
+    loop = [unit(" it", 0.8, 0.82), unit(" was", 0.82, 0.9), unit(" it", 0.9, 0.9), unit(" was", 0.9, 1.0)]
+    assert heard([*real, *loop], 2.0, "") == tuple(real)
+    assert heard(loop, 2.0, "It was") == ()
+    padding = [unit(" thank", 2.0, 2.4), unit(" you", 2.4, 2.9)]
+    assert heard([*real, *padding], 2.0, "") == tuple(real)
+
+
+def test_a_sure_last_word_stays_wherever_its_alignment_lies_when_speech_has_ended() -> None:
+    by, the = Unit(" by", (1,), 1.2, 1.7, 0.99), Unit(" the", (2,), 1.7, 3.9, 0.99)
+    door, stop, more = (Unit(text, (3,), 3.9, 3.9, 0.95) for text in (" door", ".", " Thanks"))
+    texts = [unit.text for unit in heard([by, the, door, stop], 2.3, "", ended=True)]
+    assert texts == [" by", " the", " door", "."]
+    for units, ended in (([by, the, door, stop], False), ([by, the, door, stop, more], True)):
+        assert [unit.text for unit in heard(units, 2.3, "", ended=ended)] == [" by", " the"]
+    kept = heard([by, the, door, stop], 2.3, "", ended=True)
+    assert all(unit.start_s <= unit.end_s <= 2.3 for unit in kept)
+
+
+def test_what_less_audio_already_held_is_not_made_up() -> None:
+    going, to, heaven = (
+        Unit(text, (1,), start, start, 0.7)
+        for text, start in ((" going", 1.2), (" to", 2.0), (" heaven", 2.0))
+    )
+    units = [going, to, heaven]
+    assert [unit.text for unit in heard(units, 2.0, "", ended=True)] == [" going"]
+    kept = heard(units, 2.0, "", known=[" going", " to", " heaven", "."], ended=True)
+    assert [unit.text for unit in kept] == [" going", " to", " heaven"]
+    other = heard(units, 2.0, "", known=[" gone", " to", " heaven"], ended=True)
+    assert [unit.text for unit in other] == [" going"]
+
+
 @given(decodings(), st.floats(0.5, 10.0))
 def test_settled_words_stay_in_order_and_before_the_end_of_the_window(
     units: list[Unit], seconds: float

@@ -16,9 +16,9 @@ from bench.word_errors import matches, normal
 from ecmf.decoder import Decoder, model_folder
 from ecmf.errors import UsageError
 from ecmf.heard import Unit
-from ecmf.heard import heard as really_heard
 from ecmf.speech import SpeechEncoder
-from ecmf.transcribe import Transcriber, Window
+from ecmf.speech_window import Window
+from ecmf.transcribe import Transcriber
 from ecmf.transcript import Partial, Settled, Skipped, TranscriptEvent, UtteranceEnd
 from ecmf.vad import SAMPLE_RATE
 
@@ -240,43 +240,6 @@ def test_a_compound_is_one_word(decoder: Decoder) -> None:
     begins, sure = np.arange(len(tokens) + 1, dtype=np.float64), np.ones(len(tokens))
     texts = [unit.text for unit in decoder._units(tokens, 0, begins, sure, "en")]
     assert texts == [" an", " ill-disposed", " young", " man", ",", " don't"]
-
-
-def test_a_loop_of_the_decoder_is_cut_and_real_repetitions_stay() -> None:
-    def unit(text: str, start: float, end: float) -> Unit:
-        return Unit(text, (1,), start, end, 0.9)
-
-    real = [unit(" It", 0, 0.2), unit(" was", 0.2, 0.4), unit(" it", 0.4, 0.6), unit(" was", 0.6, 0.8)]
-    assert really_heard(real, 2.0, "") == tuple(real)
-    loop = [unit(" it", 0.8, 0.82), unit(" was", 0.82, 0.9), unit(" it", 0.9, 0.9), unit(" was", 0.9, 1.0)]
-    assert really_heard([*real, *loop], 2.0, "") == tuple(real)
-    assert really_heard(loop, 2.0, "It was") == ()
-    padding = [unit(" thank", 2.0, 2.4), unit(" you", 2.4, 2.9)]
-    assert really_heard([*real, *padding], 2.0, "") == tuple(real)
-
-
-def test_a_sure_last_word_stays_wherever_its_alignment_lies_when_speech_has_ended() -> None:
-    by, the = Unit(" by", (1,), 1.2, 1.7, 0.99), Unit(" the", (2,), 1.7, 3.9, 0.99)
-    door, stop, more = (Unit(text, (3,), 3.9, 3.9, 0.95) for text in (" door", ".", " Thanks"))
-    texts = [unit.text for unit in really_heard([by, the, door, stop], 2.3, "", ended=True)]
-    assert texts == [" by", " the", " door", "."]
-    for units, ended in (([by, the, door, stop], False), ([by, the, door, stop, more], True)):
-        assert [unit.text for unit in really_heard(units, 2.3, "", ended=ended)] == [" by", " the"]
-    kept = really_heard([by, the, door, stop], 2.3, "", ended=True)
-    assert all(unit.start_s <= unit.end_s <= 2.3 for unit in kept)
-
-
-def test_what_less_audio_already_held_is_not_made_up() -> None:
-    going, to, heaven = (
-        Unit(text, (1,), start, start, 0.7)
-        for text, start in ((" going", 1.2), (" to", 2.0), (" heaven", 2.0))
-    )
-    units = [going, to, heaven]
-    assert [unit.text for unit in really_heard(units, 2.0, "", ended=True)] == [" going"]
-    kept = really_heard(units, 2.0, "", known=[" going", " to", " heaven", "."], ended=True)
-    assert [unit.text for unit in kept] == [" going", " to", " heaven"]
-    other = really_heard(units, 2.0, "", known=[" gone", " to", " heaven"], ended=True)
-    assert [unit.text for unit in other] == [" going"]
 
 
 def test_the_decoder_is_bounded(decoder: Decoder, encoder: SpeechEncoder) -> None:
