@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
+import threading
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -11,10 +13,12 @@ import numpy as np
 import pytest
 from wire import estimate
 
+from realtime.clock import FakeClock
 from realtime.latest import Latest
 from realtime.pace import Pace
 from realtime.sources.listener import Buffer, Listener
 from realtime.sources.network_tracks import NetworkAudio
+from realtime.sources.playback import Playback
 from realtime.sources.stamps import ArrivalStamps
 from realtime.window import AudioRing
 
@@ -88,3 +92,47 @@ def test_a_camera_with_an_address_whose_sound_counts_otherwise_than_its_clock_st
         apart_ns.append(block.start_ns - picture_ns)
     assert len(apart_ns) > 11_990 and sound.overflows == 0
     assert max(abs(each) for each in apart_ns) < 3_000_000
+
+
+def test_a_file_goes_on_where_it_was_after_its_player_was_halted_for_an_hour() -> None:
+    """Ctrl-Z and fg: without this, an hour of it would be hurried through, all of it too old to count."""
+    clock, stop, step_ns = FakeClock(BOOT_NS), threading.Event(), 40_000_000
+    playback = Playback(clock)
+
+    stamps = []
+    for n in range(20):
+        stamp_ns = playback.stamp_ns(n * step_ns)
+        if n == 10:
+            clock.advance(3_600 * S)  # while it waits, or decodes
+        assert playback.wait(stamp_ns, stop)
+        stamps.append((stamp_ns, playback.behind_ns(stamp_ns)))
+    assert [late for _, late in stamps[:10]] == [0] * 10
+    assert stamps[10][1] > 3_599 * S and all(late < 2 * step_ns for _, late in stamps[11:])
+    assert all(b - a == step_ns for (a, _), (b, _) in itertools.pairwise(stamps[11:]))
+
+
+def test_both_tracks_of_a_halted_file_go_on_together() -> None:
+    clock, stop = FakeClock(BOOT_NS), threading.Event()
+    playback = Playback(clock)
+    both, last = threading.Barrier(2, timeout=30), {}
+
+    def play(name: str, step_ns: int) -> None:
+        for n in range(2_000_000_000 // step_ns):
+            stamp_ns = playback.stamp_ns(n * step_ns)
+            if n * step_ns == 960_000_000:
+                both.wait()  # both know when their next piece is due
+                if name == "sound":
+                    clock.advance(3_600 * S)
+                both.wait()
+            playback.wait(stamp_ns, stop)
+        last[name] = stamp_ns - n * step_ns
+
+    tracks = [
+        threading.Thread(target=play, args=each) for each in (("picture", 40_000_000), ("sound", 32_000_000))
+    ]
+    for track in tracks:
+        track.start()
+    for track in tracks:
+        track.join(30)
+    assert last["picture"] == last["sound"]
+    assert last["sound"] - BOOT_NS == pytest.approx(3_600 * S, abs=3 * S)
