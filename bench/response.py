@@ -88,10 +88,21 @@ def changes(way: Callable[[Probs, float], int], track: Track) -> list[tuple[floa
 
 
 def annotate(arguments: Sequence[str]) -> list[Mapping[str, Any]]:
-    """The estimates that ``ecmf-live --fast --json`` gives."""
+    """The estimates that ``ecmf-live --fast --json`` gives, as often as live."""
     import subprocess
 
-    command = [sys.executable, "-m", "realtime.cli", *arguments, "--fast", "--json", "--llm", "off"]
+    command = [
+        sys.executable,
+        "-m",
+        "realtime.cli",
+        *arguments,
+        "--fast",
+        "--json",
+        "--rate",
+        "15",
+        "--llm",
+        "off",
+    ]
     done = subprocess.run(
         [*command, "--bind", "tcp://127.0.0.1:*"], capture_output=True, text=True, check=False
     )

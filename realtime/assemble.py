@@ -136,7 +136,7 @@ class Models:
         return Estimator(
             head,
             enabled=inputs.modalities - ({"text"} if not self.transcribes else set()),
-            rate=pace.rate,
+            rate=self._config.rate,
             smoothing=SmoothingOptions(tau_s=pace.tau_s, margin=pace.margin),
         )
 

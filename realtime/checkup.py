@@ -102,7 +102,7 @@ class Checkup:
             queue_ms=waits,
             late_share=missed / frames if frames and self._exchange.loaded("face") else 0.0,
             face_hz=(frames - missed) / seconds,
-            wanted_hz=min(self._config.pace.rate, frames / seconds),
+            wanted_hz=min(self._config.rate, frames / seconds),
             lost=lost - self._lost,
         )
         self._captured, self._late, self._lost = captured, late, lost

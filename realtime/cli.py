@@ -20,7 +20,7 @@ examples:
   ecmf-live --camera 2 --mic "USB Audio"   named devices; --list-devices shows what there is
   ecmf-live --camera rtsp://host/stream --mic off
   ecmf-live --source talk.mp4 --fast --csv talk.csv
-                                           annotate a file: every frame, as fast as it goes
+                                           annotate a file: a row for every frame, as fast as it goes
   ecmf-live --demo --duration 20 --json > stream.jsonl
   ecmf-live --bind tcp://*:5555 --name desk    publish to the network, as emotion/desk/
   ecmf-listen                              in another terminal: print what is published
@@ -55,10 +55,13 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    only_in_file: list[str] = []
     for name, kind, entries in sections(Config):
         group = made.add_argument_group(f"{kind.__doc__} [{name}]")
         for entry in entries:
             if entry.option.only_in_file:
+                said = f"[{name}] {entry.key} = {str(entry.default).lower()}"
+                only_in_file.append(f"  {said:<30} {entry.option.help}")
                 continue
             text = entry.option.help.replace("%", "%%")
             if entry.kind is bool:
@@ -79,6 +82,7 @@ def parser() -> Parser:
                 default=argparse.SUPPRESS,
                 help=text,
             )
+    made.epilog = "\n".join([EXAMPLES, "only in the configuration file:", *only_in_file])
     other = made.add_argument_group("more")
     other.add_argument("--config", metavar="FILE", help="read options from a TOML file")
     other.add_argument("--list-devices", action="store_true", help="show cameras and microphones, and end")

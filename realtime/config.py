@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from ecmf.errors import UsageError
 from ecmf.prior import OWN, is_prior
 from realtime.names import ADDRESS, NAME, as_name, composed, is_address, is_name, told_of
 from realtime.options import Option, fill
+
+LIVE_RATE = 15.0
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,14 @@ class Pace:
     """How often and how smoothly"""
 
     rate: Annotated[
-        float, Option("estimates a second and person, at most; more triggers are left out", low=0.1, high=120)
-    ] = 15.0
+        float | None,
+        Option(
+            "estimates a second and person, at most; more triggers are left out (default: 15; with --fast all of them "
+            "count, so that every frame has its row)",
+            low=0.1,
+            high=120,
+        ),
+    ] = None
     tau_s: Annotated[
         float,
         Option(
@@ -208,7 +217,12 @@ class Output:
     json: Annotated[bool, Option("the wire's messages on stdout, one a line; everything else on stderr")] = (
         False
     )
-    csv: Annotated[Path | None, Option("append one row an estimate to FILE", metavar="FILE")] = None
+    csv: Annotated[
+        Path | None,
+        Option(
+            "append one row an estimate to FILE, in columns named like the messages' fields", metavar="FILE"
+        ),
+    ] = None
     preview: Annotated[bool, Option("show the picture with face boxes and labels in a window")] = False
 
 
@@ -258,6 +272,13 @@ class Config:
     def repeats(self) -> bool:
         """Whether a file starts again at its end: when asked to, and the demo when asked for a duration."""
         return self.input.loop or (self.input.demo and self.input.duration_s is not None)
+
+    @property
+    def rate(self) -> float:
+        """Estimates a second and person, at most: infinite when annotating, unless a rate is asked for."""
+        if self.pace.rate is not None:
+            return self.pace.rate
+        return math.inf if self.input.fast else LIVE_RATE
 
     @property
     def source_name(self) -> str:

@@ -65,6 +65,16 @@ def test_the_distressed_woman_is_sad_and_then_happy(demo_face: Path) -> None:
 
 
 @pytest.mark.usefixtures("live_weights")
+def test_every_frame_has_its_estimate(demo_smile: Path) -> None:
+    from realtime.sources import decode
+
+    shown = [round(picture.media_s, 4) for picture in decode.pictures(str(demo_smile), demo_smile.name)]
+    found = estimates(annotate(demo_smile, "--asr", "off"))
+    assert [e["t_media_s"] for e in found if e["trigger"] == "face"] == shown
+    assert len(estimates(annotate(demo_smile, "--asr", "off", "--rate", "5"))) <= 5 * shown[-1] + 1
+
+
+@pytest.mark.usefixtures("live_weights")
 def test_the_man_is_neutral_and_then_smiles(demo_smile: Path) -> None:
     found = estimates(annotate(demo_smile, "--mic", "off"))
     assert set(labels(found, 0.2, 0.5)) == {"neutral"}

@@ -83,9 +83,10 @@ def test_help_teaches_every_option_and_shows_examples_that_parse(capsys: pytest.
         main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for _, _, entries in sections(Config):
+    for name, _, entries in sections(Config):
         for entry in entries:
-            assert (f"--{entry.flag}" in text) != entry.option.only_in_file
+            shown = f"[{name}] {entry.key} = " if entry.option.only_in_file else f"--{entry.flag}"
+            assert shown in text
     examples = re.findall(r"^  ecmf-live( .*?)?(?:  |>|$)", text, re.MULTILINE)
     assert len(examples) >= 6
     for example in examples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_nothing_said_is_the_default_camera_and_microphone() -> None:
     config = load()
     assert config == Config()
     assert (config.input.camera, config.input.mic, config.wire.bind) == (None, None, "tcp://127.0.0.1:5555")
-    assert config.pace.rate == 15
+    assert config.rate == 15
 
 
 def test_the_file_beats_the_defaults_and_the_command_line_beats_the_file(tmp_path: Path) -> None:
@@ -34,8 +35,13 @@ def test_the_file_beats_the_defaults_and_the_command_line_beats_the_file(tmp_pat
         "[pace]\nrate = 10\nmargin = 0.2\n[input]\ncamera = 2\nduration = 5\n[models]\nface = 'retinaface'\n",
     )
     config = load(path, {"rate": "7.5", "duration": "60"})
-    assert (config.pace.rate, config.pace.margin, config.pace.tau_s) == (7.5, 0.2, 0.25)
+    assert (config.rate, config.pace.margin, config.pace.tau_s) == (7.5, 0.2, 0.25)
     assert (config.input.camera, config.input.duration_s, config.models.face) == ("2", 60, "retinaface")
+
+
+def test_annotation_leaves_no_trigger_out_unless_a_rate_is_asked_for() -> None:
+    assert load(said={"demo": True, "fast": True}).rate == math.inf
+    assert load(said={"demo": True, "fast": True, "rate": "5"}).rate == 5
 
 
 def test_it_cannot_be_changed() -> None:
