@@ -70,10 +70,12 @@ class Latest:
         return sorted(fresh, key=lambda each: -(each.bbox[2] * each.bbox[3] if each.bbox else 0))
 
     def words(self) -> tuple[str, str]:
-        """Committed words of the last utterances, cut at the front, and the partial ones."""
+        """Committed words of the last utterances, cut at the front, and the partial ones that go on from there."""
         with self._lock:
             committed = " ".join(text.strip() for _, text in self._utterances if text.strip())
-            partial = self._partial.strip()
+            partial = self._partial
+            if committed and partial and not self._utterances[-1][1].strip():
+                partial = f" {partial}"  # another utterance begins
         room = max(20, WORDS - len(partial))
         return (committed if len(committed) <= room else "…" + committed[-room:], partial)
 

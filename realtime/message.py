@@ -200,7 +200,8 @@ class Transcript(Stamped, frozen=True, kw_only=True, tag_field="type", tag="tran
     text: str
     """All committed words of the utterance so far."""
     partial: str
-    """What comes next as it seems now; may still change."""
+    """What comes next as it seems now, with its blank before it where it needs one, so that text + partial reads on;
+    may still change."""
     words: list[Word]
     """The words committed since the message before."""
     final: bool

@@ -70,14 +70,15 @@ class Stream:
 
     def say(self, said: Said) -> None:
         """Publish a transcript as it stands; whether it reaches the wire is the publisher's affair."""
+        text = said.text.strip()
         self._publish(
             Transcript(
                 run=self._run,
                 source=self._source,
                 person=self._estimator.said_by(said.start_ns, said.heard_ns, self._clock.monotonic_ns()),
                 utterance=said.utterance,
-                text=said.text.strip(),
-                partial=said.partial.strip(),
+                text=text,
+                partial=said.partial.rstrip() if text else said.partial.strip(),
                 words=[Word(text=w.text, t_start_ns=w.start_ns, t_end_ns=w.end_ns) for w in said.new],
                 final=said.final,
                 cues=said.cues,

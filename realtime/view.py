@@ -66,8 +66,7 @@ class LiveView:
             parts.append(Text("starting …", style="dim"))
         committed, partial = self._latest.words()
         if committed or partial:
-            between = " " if committed and partial else ""
-            said = Text.assemble("“", plain(committed), (between + plain(partial), "dim"), "”")
+            said = Text.assemble("“", plain(committed), (plain(partial), "dim"), "”")
             if self._latest.cues:
                 said.append(f"  reads as {plain(self._latest.cues)}", "dim italic")
             parts += [Text(), said]

@@ -106,6 +106,9 @@ def test_read_words_and_voice_are_there_and_nothing_else(demo_speech_short: Path
     assert any(e["modalities"]["voice"]["present"] for e in found)
     assert any(e["modalities"]["text"]["present"] for e in found)
     said = {m["utterance"]: m["text"] for m in messages if m["type"] == "transcript" and m["final"]}
+    for message in messages:
+        if message["type"] == "transcript" and message["text"] and message["partial"]:
+            assert message["partial"][0] in " .,?!", "text + partial does not read on"
     assert "fail" in " ".join(said.values()).lower()
     assert all(e["person"] is None for e in found)
 

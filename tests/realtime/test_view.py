@@ -35,7 +35,7 @@ def test_the_panel_shows_label_bars_modalities_words_and_speed() -> None:
         at(100),
         at(200),
         health(notes=["enrichment is off"]),
-        transcript(text="It was the best", partial="of tim"),
+        transcript(text="It was the best", partial=" of tim"),
     )
     assert "HAPPINESS   70%" in text
     for label in estimate().smoothed or {}:
@@ -89,7 +89,9 @@ def test_words_of_the_utterance_are_replaced_and_long_ones_cut_at_the_front() ->
     committed, partial = scene.words()
     assert committed.startswith("…") and committed.endswith("of times.") and partial == ""
     scene.take(transcript(utterance=3, text="", partial="it"))
-    assert scene.words()[1] == "it"
+    assert "".join(scene.words()).endswith("of times. it")
+    scene.take(transcript(utterance=3, text="It was", partial=". And"))
+    assert "".join(scene.words()).endswith("of times. It was. And")
 
 
 def test_nothing_on_the_screen_can_steer_the_terminal() -> None:

@@ -76,7 +76,7 @@ def transcript(**changes: Any) -> Transcript:
         "person": None,
         "utterance": 3,
         "text": "It was the best",
-        "partial": "of",
+        "partial": " of",
         "words": [Word(text="best", t_start_ns=1, t_end_ns=2)],
         "final": False,
         "t_capture_ns": 2,
