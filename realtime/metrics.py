@@ -11,7 +11,6 @@ from typing import Any, get_args, get_type_hints
 from ecmf.errors import UsageError, need
 from realtime.message import CameraState, Estimate, Health, Message, MicrophoneState
 from realtime.metrics_server import HOST, MetricsServer
-from realtime.troubles import troubles
 
 BUCKETS_S = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0)
 
@@ -114,7 +113,7 @@ class Families:
 def _of_health(families: Families, source: str, health: Health) -> None:
     families.gauge("uptime_seconds", "Since the pipeline started.", health.uptime_s, source=source)
     families.gauge(
-        "troubles", "How many things are off or degraded; ecmf-listen tells which.", len(troubles(health)),
+        "troubles", "How many things are off or degraded; the notes of health tell which.", len(health.notes),
         source=source,
     )  # fmt: skip
     if health.skew_ms is not None:
