@@ -88,16 +88,18 @@ def _listen(said: argparse.Namespace, stop: Stop) -> None:
     addresses = said.connect or [DEFAULT]
     with Subscriber(*addresses, kinds=(said.only,) if said.only else KINDS, source=said.source) as subscriber:
         show = _Raw() if said.json else _Readable()
-        quiet: float | None = time.monotonic()
+        quiet_since: float | None = time.monotonic()
+        heard = False
         while left != 0 and not stop.asked():
             received = subscriber.receive(POLL_S)
             if received is None:
-                if quiet is not None and time.monotonic() - quiet > QUIET_S:
-                    quiet = None
-                    _say(f"nothing from {', '.join(addresses)} yet; is ecmf-live running there?"
-                         " (a source's name must match exactly)")  # fmt: skip
+                if quiet_since is not None and time.monotonic() - quiet_since > QUIET_S:
+                    quiet_since = None
+                    _say(_silence(said, addresses, heard))
                 continue
-            quiet = None
+            heard = True
+            # Words come when somebody speaks; all else comes at least once a second.
+            quiet_since = None if said.only == "transcript" else time.monotonic()
             if received.missed:
                 several = "s" * (received.missed > 1)
                 _say(
@@ -106,6 +108,17 @@ def _listen(said: argparse.Namespace, stop: Stop) -> None:
             show.take(received)
             if left is not None and (said.json or said.only or received.topic.startswith("emotion/")):
                 left -= 1
+
+
+def _silence(said: argparse.Namespace, addresses: Sequence[str], heard: bool) -> str:
+    """That nothing comes, and what may be the matter."""
+    places = ", ".join(addresses)
+    if heard:
+        return f"nothing from {places} for {QUIET_S:g} s; waiting for it to come back"
+    asked = f"nothing from {places} yet; is ecmf-live running there?"
+    if said.only == "transcript":
+        return f"{asked} (with --transcript, or no word is published)"
+    return f"{asked} (a source's name must match exactly)" if said.source else asked
 
 
 class _Raw:

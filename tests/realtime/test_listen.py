@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import zmq
 from broadcast import Broadcast
-from wire import estimate
+from wire import estimate, health
 
+from ecmf.errors import EcmfError
 from realtime import listen, schema
 from realtime.message import encode
 from realtime.publish import Publisher
+from realtime.subscribe import Received, Subscriber
 
 
 @pytest.fixture
@@ -134,6 +136,28 @@ def test_silence_is_told_once(
     monkeypatch.setattr(listen, "POLL_S", 0.0)
     assert listen.main(["--connect", publisher.endpoint]) == 0
     assert capfd.readouterr().err.count(f"nothing from {publisher.endpoint} yet") == 1
+    arguments = ["--connect", publisher.endpoint, "--only", "transcript", "--source", "desk"]
+    assert listen.main(arguments) == 0
+    assert "is ecmf-live running there? (with --transcript" in capfd.readouterr().err
+
+
+def test_a_publisher_that_falls_silent_is_told_once(
+    publisher: Publisher, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coming = [Received("health/demo/", health(), encode(health()), 0), None, None, None]
+
+    class Falling(Subscriber):
+        def receive(self, timeout_s: float | None = None) -> Received | None:
+            found = coming.pop(0)
+            if not coming:
+                raise EcmfError("that was all")
+            return found
+
+    monkeypatch.setattr(listen, "Subscriber", Falling)
+    monkeypatch.setattr(listen, "QUIET_S", -1.0)
+    assert listen.main(["--connect", publisher.endpoint]) == 2
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 2 and f"nothing from {publisher.endpoint} for" in said[0]
 
 
 def test_only_one_kind(publisher: Publisher, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
