@@ -217,6 +217,9 @@ class Output:
     json: Annotated[bool, Option("the wire's messages on stdout, one a line; everything else on stderr")] = (
         False
     )
+    quiet: Annotated[
+        bool, Option("no picture of the run in the terminal nor a line a second on stderr, for a service")
+    ] = False
     csv: Annotated[
         Path | None,
         Option(

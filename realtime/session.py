@@ -103,7 +103,7 @@ class Session:
         if config.output.json:
             self._lines = JsonLines(claim_stdout(), self._stop, lossless=config.input.fast)
             opened.append(self._lines)
-        else:
+        elif not config.output.quiet:
             local.append(LiveView(self._title) if sys.stdout.isatty() else StatusLine())
         return Sinks(opened, local=local, now_ns=time.monotonic_ns, transcript=config.wire.transcript)
 

@@ -6,7 +6,9 @@ import pytest
 
 from ecmf.registry import registry
 from realtime.config import load
-from realtime.session import describe, weights_for
+from realtime.session import Session, describe, weights_for
+from realtime.status_line import StatusLine
+from realtime.stopping import Stop
 from realtime.summary import Percentiles, Summary
 
 
@@ -63,3 +65,11 @@ def test_the_summary_says_what_happened() -> None:
     ):
         assert part in text
     assert all(line.startswith("ecmf-live: ") for line in text.splitlines())
+
+
+@pytest.mark.parametrize(("said", "shown"), [({}, [StatusLine]), ({"quiet": True}, [])])
+def test_a_service_shows_nothing_while_it_runs(said: dict[str, str | bool], shown: list[type]) -> None:
+    config = load(None, {"demo": True, "bind": "tcp://127.0.0.1:*", **said})
+    sinks = Session(config, Stop())._open_sinks()
+    assert [type(sink) for sink in sinks._local] == shown
+    sinks.close()
