@@ -150,8 +150,9 @@ class Estimate(Stamped, frozen=True, kw_only=True, tag_field="type", tag="emotio
     modalities: Modalities
     """What each of the four contributes."""
     latency_ms: Latency | None
-    """total: publication minus capture; and compute time per stage, where publish is that of the estimate before.
-    Null when annotating with --fast."""
+    """total: publication minus capture, so that wall minus this is the wall time of the capture. Besides, how
+    long the sample waited for a worker (wait), and compute time per stage, where publish is that of the estimate
+    before. Null when annotating with --fast."""
     model: str
     """Id of the fusion head's bundle."""
     engine: dict[str, EngineUse]
