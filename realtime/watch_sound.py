@@ -22,6 +22,8 @@ CLIPPING = 0.99
 CLIPPED_SHARE = 0.005
 """Of the samples of CLIPPED_S at full scale: speech that is just loud enough touches it far less often."""
 CLIPPED_S = 1.0
+LOUDEST = 100.0
+"""Of full scale: nothing that was heard is beyond that. A torn packet of AAC decodes to anything, up to no numbers."""
 
 Heard = Literal["ok", "silent", "clipped"]
 
@@ -56,21 +58,33 @@ class SoundWatch:
 
     def __init__(self, rate: int) -> None:
         self.faults: Counter[str] = Counter()
-        """How often the sound fell silent or was clipped; the source adds what it finds itself."""
+        """How often the sound fell silent, was clipped or broken; the source adds what it finds itself."""
         self.heard: Heard = "ok"
         self._rate = rate
         self._quiet = 0
         """Samples since the last noise."""
         self._loud: deque[tuple[int, int]] = deque()
         """Samples, and those of them at full scale, of the last CLIPPED_S."""
+        self._broken = False
 
-    def hear(self, samples: NDArray[np.float32]) -> None:
-        """``samples``: float32[n] or float32[n, channels] as the device gives them, full scale 1."""
+    def hear(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``samples``: float32[n] or float32[n, channels] as the device gives them, full scale 1.
+
+        Gives what is to be heard of them: the same, but for those that are no sound. A single one would stay in what
+        is learnt of a voice, and all that is read from it would be wrong until the end of the run.
+        """
         count = len(samples)
         if not count:
-            return
+            return samples
         size = np.abs(samples)
         peak = float(size.max())
+        broken, self._broken = self._broken, not peak <= LOUDEST
+        if self._broken:
+            self.faults["broken"] += not broken
+            samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+            samples[np.abs(samples) > LOUDEST] = 0.0
+            size = np.abs(samples)
+            peak = float(size.max())
         self._quiet = 0 if peak > NOISE else self._quiet + count
         touched = int(np.count_nonzero(size >= CLIPPING)) if peak >= CLIPPING else 0
         self._loud.append((count, touched))
@@ -88,6 +102,7 @@ class SoundWatch:
         if heard != self.heard and heard != "ok":
             self.faults[heard] += 1
         self.heard = heard
+        return samples
 
     def condition(self, rate_hz: float, overflows: int, drift_ppm: float | None) -> MicrophoneState:
         """What the watch knows, with what the source knows itself."""

@@ -137,7 +137,7 @@ class FileAudio:
             end_ns = start_ns + len(samples) * SAMPLE_NS
             if not self._playback.wait(end_ns, stop):
                 return
-            self._watch.hear(samples)
+            samples = self._watch.hear(samples)
             media = position if self._loop is None else position % self._loop
             yield AudioBlock(samples, start_ns, end_ns, "file", media / SAMPLE_RATE)
             position += len(samples)

@@ -114,16 +114,16 @@ class Listener:
             self.drift.forget()
             self._begin_anew(buffer.position)
         self._position = buffer.position + len(buffer.samples)
-        self.watch.hear(buffer.samples)
+        samples = self.watch.hear(buffer.samples)
         self.drift.observe(self._position, buffer.read_ns)
         if self.drift.true_rate is not None:
             self._correct(self.drift.true_rate, buffer.position)
         if self._stamps.observe(buffer.position, len(buffer.samples), buffer.age_ns, buffer.read_ns):
             self._begin_anew(buffer.position)
         if self._channel is not None:
-            mono = np.ascontiguousarray(buffer.samples[:, self._channel - 1])
+            mono = np.ascontiguousarray(samples[:, self._channel - 1])
         else:
-            mono = buffer.samples.mean(axis=1, dtype=np.float32)
+            mono = samples.mean(axis=1, dtype=np.float32)
         ready = mono if self._resampler is None else self._resampler.resample_chunk(mono)
         if not len(ready):
             return None

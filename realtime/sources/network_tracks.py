@@ -136,8 +136,7 @@ class NetworkAudio(_Track):
         if self._begin_ns is None:
             self._begin_ns = sent_ns or 0
         for mixed in self._mixer.resample(sound):
-            samples = mixed.to_ndarray()[0]
-            self.watch.hear(samples)
+            samples = self.watch.hear(mixed.to_ndarray()[0])
             self._taken += len(samples)
             ready = self._resampler.resample_chunk(samples)
             start_ns = self._begin_ns + self._given * SAMPLE_NS

@@ -168,6 +168,17 @@ def test_one_channel_can_be_chosen() -> None:
     assert max(np.abs(block.samples).max() for block in heard(Listener(16_000, 2, "test"), buffers)) > 0.9
 
 
+def test_a_sample_that_is_no_number_is_not_passed_on() -> None:
+    """It would stay in what is learnt of the voice: from then on every voice is neutral, and for good."""
+    buffers = tone(48_000, 0.5, 2, 0)
+    buffers[10].samples[100, 1] = np.nan
+    listener = Listener(48_000, None, "test")
+    sound = np.concatenate([block.samples for block in heard(listener, buffers)])
+    expected = np.sin(2 * np.pi * 440 * np.arange(len(sound)) / SAMPLE_RATE)
+    assert np.abs(sound - expected)[400:-400].max() < 0.6  # of one sample half is missing
+    assert listener.condition(0).faults["broken"] == 1
+
+
 def test_sound_after_a_loss_has_its_own_time() -> None:
     start_ns = 5_000_000_000_000
     buffers = tone(48_000, 3, 1, start_ns)

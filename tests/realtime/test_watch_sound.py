@@ -59,6 +59,20 @@ def test_a_single_clap_at_full_scale_is_not_clipping() -> None:
     assert set(hear(watch, sound)) == {"ok"}
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e20])
+def test_what_is_no_sound_becomes_silence_and_is_told(wrong: float) -> None:
+    watch, sound = SoundWatch(RATE), speech(0.02).astype(np.float32)
+    assert watch.hear(sound) is sound
+    torn = sound.copy()
+    torn[[100, 101]] = wrong
+    for _ in range(3):
+        heard = watch.hear(torn)
+        assert heard[[100, 101]].tolist() == [0, 0]
+        assert np.array_equal(np.delete(heard, [100, 101]), np.delete(sound, [100, 101]))
+    assert watch.heard == "ok" and watch.faults == {"broken": 1}
+    assert watch.hear(sound) is sound and watch.hear(torn) is not torn and watch.faults == {"broken": 2}
+
+
 def test_two_channels_of_which_one_is_muted_are_not_silent() -> None:
     watch = SoundWatch(RATE)
     stereo = np.stack([np.zeros(5 * RATE), speech(5)], axis=1)
