@@ -78,7 +78,7 @@ def _parser() -> Parser:
 
 def _listen(said: argparse.Namespace, stop: Stop) -> None:
     if said.schema:
-        sys.stdout.write(SCHEMA.read_text("utf-8"))
+        sys.stdout.buffer.write(SCHEMA.read_bytes())
         return
     if said.source is not None and not is_name(said.source):
         raise UsageError(f"--source {said.source}: expected {NAME}")

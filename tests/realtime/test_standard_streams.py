@@ -1,4 +1,4 @@
-"""Started without standard input, output or error, the programs do what they always do."""
+"""Started without standard input, output or error, or in a poor locale, the programs do what they always do."""
 
 from __future__ import annotations
 
@@ -43,3 +43,13 @@ def test_bad_input_is_still_told_by_the_exit_code(program: str, closed: str) -> 
     assert found.returncode == 2, found.stderr
     assert ("ecmf-l" in found.stderr) is (closed == ">&-")
     assert found.stdout == ""
+
+
+def test_letters_that_the_locale_does_not_know_are_replaced() -> None:
+    program = "from realtime.standard_streams import complete; complete(); print('– “Jürgen”')"
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert (found.returncode, found.stdout.decode("latin-1")) == (0, "? ?Jürgen?\n")
