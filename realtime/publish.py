@@ -196,7 +196,8 @@ def _refusal(bind: str, number: int, text: str) -> str:
     match number:
         case errno.EADDRINUSE:
             holder = "ss -lxp" if local else f"ss -ltnp 'sport = :{port}'"
-            remedy = f"is already in use; stop who holds it ({holder}) or take another --bind"
+            other = "" if local else ", as tcp://127.0.0.1:* for any free port"
+            remedy = f"is already in use; stop who holds it ({holder}) or take another --bind{other}"
         case errno.EADDRNOTAVAIL | errno.ENODEV:
             remedy = (
                 "is not an address of this machine; use tcp://127.0.0.1:PORT, or tcp://*:PORT for all of them"
