@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ecmf.errors import SourceError, need
 from realtime.sources.base import AudioBlock, AudioSource, SourceLost
 from realtime.sources.listener import Inbox, Listener
+from realtime.sources.lookout import Lookout
 from realtime.sources.quiet import quiet
 from realtime.sources.returning import ReturningAudio
 from realtime.watch_sound import USUAL_RATES
@@ -111,8 +112,16 @@ def open_microphone(wanted: str | int | None = None, *, channel: int | None = No
     ``channel`` counts from 1; without it up to two channels are averaged. Raises SourceError when it is not there
     or cannot be opened.
     """
-    first = Microphone(choose(wanted, microphones()), channel)
-    return ReturningAudio(first, lambda: Microphone(choose(wanted, microphones()), channel))
+    lookout = Lookout()
+
+    def again() -> Microphone:
+        if not lookout.due():
+            raise SourceError("it is not looked for now")
+        found = Microphone(choose(wanted, microphones()), channel)
+        lookout.found()
+        return found
+
+    return ReturningAudio(Microphone(choose(wanted, microphones()), channel), again)
 
 
 class Microphone:
