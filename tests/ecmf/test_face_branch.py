@@ -117,6 +117,13 @@ def test_frame_size_does_not_matter(
     assert cue.bbox[2] / size[0] == pytest.approx(0.25, abs=0.03)
 
 
+def test_a_tiny_portrait_that_the_face_fills_is_read(face: FaceBranch, smile: dict[str, np.ndarray]) -> None:
+    for name, expected in (("neutral", "neutral"), ("smiling", "happiness")):
+        portrait = cv2.resize(smile[name][100:300, 195:395], (64, 64), interpolation=cv2.INTER_AREA)
+        [cue] = FaceBranch(offline=True).process(portrait, 0, 0)
+        assert label(cue) == expected and cue.quality > 0.8
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 3), (2, 3, 3), (16, 16), (7, 2000, 3)])
 def test_tiny_frames_hold_nobody(face: FaceBranch, shape: tuple[int, ...]) -> None:
     assert face.process(np.full(shape, 90, np.uint8), 0, 0) == []

@@ -99,6 +99,27 @@ def test_a_mirrored_picture_gives_mirrored_faces(finder: Finder, single: np.ndar
     assert np.abs(found - expected).max() < 0.12 * face.box[3]
 
 
+def test_a_face_beyond_the_edges_is_found_up_close_where_it_lies(finder: Finder, single: np.ndarray) -> None:
+    [face] = finder.find(single)
+    x, y = 220, 110
+    [close] = finder.find_close(single[y : y + 150, x : x + 150])
+    assert close.eyes is not None and face.eyes is not None
+    np.testing.assert_allclose(close.eyes + np.array([x, y]), face.eyes, atol=0.12 * face.box[3])
+    np.testing.assert_allclose(middles([close]) + np.array([x, y]), middles([face]), atol=0.2 * face.box[3])
+    large = cv2.resize(single[y : y + 150, x : x + 150], None, fx=6, fy=9)
+    [scaled] = finder.find_close(large)
+    np.testing.assert_allclose(scaled.eyes / (6, 9), close.eyes, atol=0.12 * face.box[3])
+
+
+def test_up_close_a_face_that_does_not_fill_the_frame_is_left_to_the_other_look(
+    finder: Finder, single: np.ndarray
+) -> None:
+    small = cv2.resize(single, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    frame = cv2.copyMakeBorder(small, 0, 180, 0, 320, cv2.BORDER_REPLICATE)
+    assert len(finder.find(frame)) == 1
+    assert finder.find_close(frame) == []
+
+
 @pytest.mark.parametrize("scale", [0.4, 3.0])
 def test_boxes_scale_with_the_picture(finder: Finder, single: np.ndarray, scale: float) -> None:
     [plain] = finder.find(single)
@@ -108,9 +129,10 @@ def test_boxes_scale_with_the_picture(finder: Finder, single: np.ndarray, scale:
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (37, 41), (1, 4000), (900, 3), (111, 333)])
 def test_odd_and_tiny_frames_are_searched_like_any_other(finder: Finder, shape: tuple[int, int]) -> None:
-    assert finder.find(np.zeros((*shape, 3), np.uint8)) == []
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    assert all(np.isfinite([*face.box, face.score]).all() for face in finder.find(noise))
+    for find in (finder.find, finder.find_close):
+        assert find(np.zeros((*shape, 3), np.uint8)) == []
+        assert all(np.isfinite([*face.box, face.score]).all() for face in find(noise))
 
 
 def test_a_distant_face_in_the_whole_frame(single: np.ndarray, weight: Callable[[str], Path]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ecmf.branches.face.finder import Finder, Found, open_finder
 from ecmf.branches.face.landmarks import Landmarker
-from ecmf.branches.face.tracker import MEMORY_NS, Track, Tracker
+from ecmf.branches.face.tracker import CLOSE_NS, MEMORY_NS, Track, Tracker
 
 SECOND = 1_000_000_000
 Scene = list[tuple[str, float, float]]
@@ -29,16 +29,20 @@ def frames(path: Path, every: int = 1) -> Iterator[tuple[int, np.ndarray]]:
 
 
 class Counted:
-    """A finder that counts its searches."""
+    """A finder that counts its searches, and those for a face that fills the frame."""
 
     def __init__(self, finder: Finder) -> None:
         self._finder = finder
         self.name, self.pause_ns = finder.name, finder.pause_ns
-        self.searches = 0
+        self.searches = self.close = 0
 
     def find(self, frame: np.ndarray) -> list[Found]:
         self.searches += 1
         return self._finder.find(frame)
+
+    def find_close(self, frame: np.ndarray) -> list[Found]:
+        self.close += 1
+        return self._finder.find_close(frame)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,43 @@ def test_a_video_without_a_face_holds_nobody(
     seen = [tracker.follow(frame, now) for now, frame in frames(demo_no_face, every)]
     assert len(seen) > 10
     assert not any(seen)
+
+
+@pytest.mark.parametrize("name", ["landmarker", "retinaface"])
+def test_a_face_that_reaches_beyond_the_frame_is_followed(
+    name: str, finders: dict[str, Finder], landmarker: Landmarker, demo_smile: Path
+) -> None:
+    """Eyes to mouth fill a square frame: forehead, ears and chin are cut off."""
+    finder = Counted(finders[name])
+    tracker = Tracker(finder, landmarker)
+    for now, frame in frames(demo_smile, 10):
+        [track] = tracker.follow(frame[125:245, 235:355], now)
+        x, y, width, height = track.landmarks.box
+        assert track.id == 0
+        assert width > 130 and height > 150 and y + height > 120
+        assert abs(x + width / 2 - 60) < 25 and abs(y + height / 2 - 60) < 40
+    assert finder.close <= 1
+
+
+def test_a_face_in_view_is_not_looked_for_up_close(
+    finders: dict[str, Finder], landmarker: Landmarker, demo_smile: Path
+) -> None:
+    finder = Counted(finders["landmarker"])
+    tracker = Tracker(finder, landmarker)
+    assert all(tracker.follow(frame, now) for now, frame in frames(demo_smile, 6))
+    assert finder.searches > 1 and finder.close == 0
+
+
+def test_an_empty_frame_is_looked_at_up_close_at_its_own_slow_pace(
+    finders: dict[str, Finder], landmarker: Landmarker
+) -> None:
+    finder = Counted(finders["landmarker"])
+    tracker = Tracker(finder, landmarker)
+    frame = np.full((36, 64, 3), 90, np.uint8)
+    for index in range(61):
+        assert tracker.follow(frame, index * SECOND // 30) == []
+    assert finder.searches == 31  # every second frame of 30 a second
+    assert 2 * SECOND // (CLOSE_NS * 2) < finder.close <= 2 * SECOND // CLOSE_NS + 1
 
 
 @pytest.mark.parametrize("fill", ["black", "noise", "stripes"])

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecmf.branches.face.landmarks import Region, region_of
 from ecmf.cue import Box
-from ecmf.errors import UsageError
+from ecmf.errors import UsageError, need
 
 FINDERS = ("landmarker", "retinaface", "insightface")
 """landmarker: Google's short-range detector, 1 ms, for a webcam. retinaface: small and many faces.
 insightface: SCRFD with models that the user has."""
+
+BORDER = 1.0
+"""Width of the border around a frame in which a face may reach beyond the edges, relative to its shorter side."""
+CLOSE_SIDE = 256
+"""Pixels of the longer side to which such a frame is brought first: enough for a face that fills it."""
+FILLS = 0.5
+"""Height of a face that fills the frame, at least, relative to its shorter side; a smaller one is found without."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,10 @@ class Finder(Protocol):
         """All faces in ``frame`` (uint8[H, W, 3] BGR), largest first."""
         ...
 
+    def find_close(self, frame: NDArray[np.uint8]) -> list[Found]:
+        """Faces that fill ``frame`` or reach beyond it, largest first; boxes, too, may reach beyond it."""
+        ...
+
 
 def open_finder(name: str, *, threads: int = 1, offline: bool = False, models: str | None = None) -> Finder:
     """The finder called ``name`` (one of FINDERS); ``models``: insightface's model file or folder.
@@ -66,6 +77,47 @@ def open_finder(name: str, *, threads: int = 1, offline: bool = False, models: s
 
         return InsightFaceFinder(models, threads=threads)
     raise UsageError(f"unknown face finder {name!r}; choose {', '.join(FINDERS)}")
+
+
+@dataclass(frozen=True)
+class Bordered:
+    """A frame of CLOSE_SIDE with a black border around it: networks know faces that have some room on every side."""
+
+    picture: NDArray[np.uint8]
+    """uint8[H', W', 3]."""
+    border: int
+    """Pixels of ``picture``."""
+    scale: tuple[float, float]
+    """Frame pixels per pixel of ``picture``, across and down."""
+    least: float
+    """Frame pixels: height from which on a face fills the frame."""
+
+    @classmethod
+    def around(cls, frame: NDArray[np.uint8]) -> Bordered:
+        """``frame``: uint8[H, W, 3]."""
+        cv2: Any = need("cv2", "live")
+        height, width = frame.shape[:2]
+        # Averaging all of a 4K frame would take longer than the search.
+        step = max(max(height, width) // (4 * CLOSE_SIDE), 1)
+        frame = frame[::step, ::step]
+        zoom = CLOSE_SIDE / max(frame.shape[:2])
+        size = max(round(frame.shape[1] * zoom), 1), max(round(frame.shape[0] * zoom), 1)
+        frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+        border = round(BORDER * min(frame.shape[:2]))
+        picture = cv2.copyMakeBorder(frame, border, border, border, border, cv2.BORDER_CONSTANT)
+        scale = width / frame.shape[1], height / frame.shape[0]
+        return cls(picture, border, scale, FILLS * min(height, width))
+
+    def close(self, found: list[Found]) -> list[Found]:
+        """Those of the faces found in ``picture`` that fill the frame, in frame pixels."""
+        moved = [self._moved(face) for face in found]
+        return [face for face in moved if face.box[3] >= self.least]
+
+    def _moved(self, face: Found) -> Found:
+        (x, y, width, height), (across, down) = face.box, self.scale
+        box = (x - self.border) * across, (y - self.border) * down, width * across, height * down
+        eyes = None if face.eyes is None else (face.eyes - self.border) * np.array(self.scale, np.float32)
+        return Found(box, face.score, eyes)
 
 
 def overlap(box: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.floating]:

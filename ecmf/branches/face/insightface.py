@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmf.branches.face.finder import Found, largest_first
+from ecmf.branches.face.finder import Bordered, Found, largest_first
 from ecmf.errors import WeightError, need
 
 ROOT = "~/.insightface/models"
@@ -87,3 +87,8 @@ class InsightFaceFinder:
             eyes = None if points is None else np.asarray(points[row][:2], np.float32)
             found.append(Found((x0, y0, x1 - x0, y1 - y0), score, eyes))
         return largest_first(found)
+
+    def find_close(self, frame: NDArray[np.uint8]) -> list[Found]:
+        """Faces that fill ``frame`` (uint8[H, W, 3] BGR) or reach beyond it, largest first."""
+        bordered = Bordered.around(frame)
+        return bordered.close(self.find(bordered.picture))

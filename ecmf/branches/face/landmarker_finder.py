@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmf.branches.face.finder import Found, largest_first, merge
+from ecmf.branches.face.finder import Bordered, Found, largest_first, merge
 from ecmf.bundle import Bundle
 from ecmf.engines.choose import open_engine
 from ecmf.errors import need
@@ -79,6 +79,13 @@ class LandmarkerFinder:
             return []
         merged = merge(np.array([v for v, _ in seen]), np.array([score for _, score in seen]), OVERLAP)
         return largest_first([_found(values * step, score) for values, score in merged])
+
+    def find_close(self, frame: NDArray[np.uint8]) -> list[Found]:
+        """Faces that fill ``frame`` (uint8[H, W, 3] BGR) or reach beyond it, in one look; largest first."""
+        bordered = Bordered.around(frame)
+        height, width = bordered.picture.shape[:2]
+        seen = self._look(bordered.picture, 0, 0, width, height)
+        return largest_first(bordered.close([_found(values, score) for values, score in seen]))
 
     def _look(
         self, frame: NDArray[np.uint8], x: int, y: int, width: int, height: int

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmf.branches.face.finder import Found, largest_first, merge
+from ecmf.branches.face.finder import Bordered, Found, largest_first, merge
 from ecmf.bundle import Bundle
 from ecmf.engines.choose import open_engine
 from ecmf.errors import need
@@ -77,6 +77,11 @@ class RetinaFaceFinder:
             x0, y0, x1, y1 = (float(v) for v in row[:4])
             found.append(Found((x0, y0, x1 - x0, y1 - y0), score, row[4:8].reshape(2, 2).astype(np.float32)))
         return largest_first(found)
+
+    def find_close(self, frame: NDArray[np.uint8]) -> list[Found]:
+        """Faces that fill ``frame`` (uint8[H, W, 3] BGR) or reach beyond it, largest first."""
+        bordered = Bordered.around(frame)
+        return bordered.close(self.find(bordered.picture))
 
 
 def image_of(small: NDArray[np.uint8], mean: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmf.branches.face.finder import Finder, overlap
+from ecmf.branches.face.finder import Finder, Found, overlap
 from ecmf.branches.face.landmarks import Landmarker, Landmarks, Region
 
 PRESENCE = 0.5
 """Below this the landmark model says that its region held no face (MediaPipe's default)."""
 SEARCH_NS = 500_000_000
 """How often the finder looks for further people while fewer than ``max_faces`` are followed."""
+CLOSE_NS = 250_000_000
+"""How often a frame in which nobody is found is looked at again for a face that reaches beyond its edges."""
 MEMORY_NS = 2_000_000_000
 """How long a lost face keeps its number, to be given back when it reappears near where it was heading."""
 SAME = 0.45
@@ -72,6 +75,7 @@ class Tracker:
         self._tracks: list[Track] = []
         self._next_id = 0
         self._searched_ns: int | None = None
+        self._looked_close_ns: int | None = None
         self._now_ns: int | None = None
         self._size: tuple[int, int] | None = None
         """Height and width of the last frame, pixels."""
@@ -81,7 +85,7 @@ class Tracker:
     def follow(self, frame: NDArray[np.uint8], now_ns: int) -> list[Track]:
         """The people in ``frame`` (uint8[H, W, 3] BGR) captured at ``now_ns``, largest first."""
         if self._now_ns is not None and now_ns < self._now_ns:
-            self._tracks, self._searched_ns = [], None
+            self._tracks, self._searched_ns, self._looked_close_ns = [], None, None
         self._now_ns = now_ns
         self._resize(frame.shape[0], frame.shape[1])
         self.stage_ms = {"detect": 0.0, "landmarks": 0.0}
@@ -104,7 +108,7 @@ class Tracker:
         if self._size is not None and self._size != (height, width):
             for track in self._tracks:
                 track.scale(width / self._size[1], height / self._size[0])
-            self._searched_ns = None
+            self._searched_ns = self._looked_close_ns = None
         self._size = height, width
 
     def _followed(self) -> list[Track]:
@@ -136,10 +140,23 @@ class Tracker:
         return now_ns - self._searched_ns >= (self._finder.pause_ns if missing else SEARCH_NS)
 
     def _search(self, frame: NDArray[np.uint8], now_ns: int) -> None:
-        start = perf_counter()
-        found = self._finder.find(frame)
-        self.stage_ms["detect"] = (perf_counter() - start) * 1e3
         self._searched_ns = now_ns
+        self._take_in(frame, self._found(self._finder.find, frame), now_ns)
+        looked = self._looked_close_ns
+        if not self._followed() and (looked is None or now_ns - looked >= CLOSE_NS):
+            self._looked_close_ns = now_ns
+            self._take_in(frame, self._found(self._finder.find_close, frame), now_ns)
+
+    def _found(
+        self, find: Callable[[NDArray[np.uint8]], list[Found]], frame: NDArray[np.uint8]
+    ) -> list[Found]:
+        start = perf_counter()
+        found = find(frame)
+        self.stage_ms["detect"] += (perf_counter() - start) * 1e3
+        return found
+
+    def _take_in(self, frame: NDArray[np.uint8], found: list[Found], now_ns: int) -> None:
+        """Follow those of the faces found who are not followed yet."""
         for face in found:
             followed = self._followed()
             if len(followed) >= self._max_faces:
