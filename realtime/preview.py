@@ -86,9 +86,11 @@ class Preview:
             left, top, width, height = (round(number) for number in estimate.bbox)
             self._cv2.rectangle(image, (left, top), (left + width, top + height), colour, 2)
             x, y = max(left, 0), max(top - 8, 16)
-        font = self._cv2.FONT_HERSHEY_SIMPLEX
-        self._cv2.putText(image, text, (x, y), font, 0.6, (0, 0, 0), 3, self._cv2.LINE_AA)
-        self._cv2.putText(image, text, (x, y), font, 0.6, colour, 1, self._cv2.LINE_AA)
+        font, line = self._cv2.FONT_HERSHEY_SIMPLEX, self._cv2.LINE_AA
+        # The outline is the same text moved about: since OpenCV 5 a bolder one is wider.
+        for aside, below in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+            self._cv2.putText(image, text, (x + aside, y + below), font, 0.6, (0, 0, 0), 1, line)
+        self._cv2.putText(image, text, (x, y), font, 0.6, colour, 1, line)
 
 
 def _refuse_without_display() -> None:

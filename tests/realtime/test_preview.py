@@ -35,6 +35,10 @@ preview.draw()
 assert len(shown) == 1, "a frame is drawn once"
 assert tuple(shown[0][60, 100]) == GREEN and tuple(shown[0][180, 100]) == GREEN, "the box"
 assert (picture == 200).all(), "the frame itself is not drawn into"
+above = shown[0][:58].astype(int)
+green = np.flatnonzero((above[..., 1] - above[..., 2] > 60).any(0))
+black = np.flatnonzero((above.max(-1) < 60).any(0))
+assert abs(green[0] - black[0]) <= 3 and abs(green[-1] - black[-1]) <= 3, "letters lie upon their outline"
 assert not closed
 cv2.destroyAllWindows()
 preview.draw()
