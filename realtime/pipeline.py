@@ -87,24 +87,12 @@ class Pipeline:
 
     def run(self) -> Summary:
         """Block until the end. Raises EcmfError when a part that was asked for cannot start."""
-        job = self._job
         share_the_interpreter()
-        head = job.models.head()
-        self._exchange.runs("fusion", {"fusion": use_of(head.engine)})
-        stream = Stream(
-            job.models.estimator(head, job.inputs),
-            job.publish,
-            clock=self._clock,
-            run=job.run,
-            source=job.config.source_name,
-            labels=head.labels,
-            model=head.bundle.id,
-            engines=lambda: self._exchange.engines,
-        )
-        self._lay_out()
-        for worker in self._workers:
-            worker.start()
         try:
+            stream = self._stream()
+            self._lay_out()
+            for worker in self._workers:
+                worker.start()
             self._fuse(stream)
         finally:
             self._shut_down()
@@ -114,6 +102,22 @@ class Pipeline:
             {f"{w.name}: {cause}": n for w in self._workers for cause, n in w.report().drops.items()},
             {name: f"{use.backend} {use.precision}" for name, use in self._exchange.engines.items()},
             tuple(f"{w.name} {w.reason}" for w in self._workers if w.reason),
+        )
+
+    def _stream(self) -> Stream:
+        """The fusion end, with its head loaded."""
+        job = self._job
+        head = job.models.head()
+        self._exchange.runs("fusion", {"fusion": use_of(head.engine)})
+        return Stream(
+            job.models.estimator(head, job.inputs),
+            job.publish,
+            clock=self._clock,
+            run=job.run,
+            source=job.config.source_name,
+            labels=head.labels,
+            model=head.bundle.id,
+            engines=lambda: self._exchange.engines,
         )
 
     def _lay_out(self) -> None:
