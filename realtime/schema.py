@@ -26,15 +26,19 @@ def schema() -> dict[str, Any]:
     for name, definition in definitions.items():
         for field, text in _descriptions(getattr(message, name, None) or getattr(health, name)).items():
             definition["properties"][field]["description"] = text
-    # msgspec checks this in the struct; subscribers in other languages have only the schema
-    unsaid = {key: {"type": "null"} for key in _TOLD} | {"reason": {"type": "string"}}
-    said = {key: {"not": {"type": "null"}} for key in _TOLD} | {"reason": {"type": "null"}}
-    definitions["Estimate"]["oneOf"] = [{"properties": said}, {"properties": unsaid}]
+    # msgspec checks this in the struct; subscribers in other languages have only the schema. Not as oneOf: generators
+    # of code would make of it two types that nobody can use.
+    definitions["Estimate"] |= {
+        "if": {"properties": {"reason": {"type": "null"}}},
+        "then": {"properties": {key: {"not": {"type": "null"}} for key in _TOLD}},
+        "else": {"properties": {key: {"type": "null"} for key in _TOLD}},
+    }
     for name in ("Estimate", "Transcript", "Health"):
         # the publisher always sends these; as struct fields they have defaults only until it stamps them
         required = set(definitions[name]["required"]) | {"v", "type", "seq", "t_publish_ns", "wall"}
         definitions[name]["required"] = [key for key in definitions[name]["properties"] if key in required]
         definitions[name]["properties"]["wall"]["format"] = "date-time"
+    del root["discriminator"]  # is OpenAPI's, and refused by strict validators of JSON Schema
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "ECMF live, message v1",

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema_specifications import REGISTRY
 from wire import PROBS, estimate, health, modalities, nothing, transcript, unlabelled
 
 from ecmf.labels import EKMAN, MER
@@ -45,6 +46,30 @@ def published(message: Message) -> Any:
 
 def test_the_shipped_schema_is_the_one_of_the_structs() -> None:
     assert schema.FILE.read_text("utf-8") == schema.text(), "run: python -m realtime.schema"
+
+
+def test_the_schema_has_nothing_that_strict_validators_and_generators_stumble_over() -> None:
+    """Ajv refuses keywords that are not of JSON Schema; json-schema-to-typescript makes of an inner oneOf two types."""
+    vocabularies = ("core", "applicator", "validation", "meta-data", "format-annotation")
+    known: set[str] = set()
+    for name in vocabularies:
+        known |= REGISTRY[f"https://json-schema.org/draft/2020-12/meta/{name}"].contents["properties"].keys()
+
+    def keywords(part: Any) -> set[str]:
+        if isinstance(part, list):
+            return set().union(*map(keywords, part))
+        if not isinstance(part, dict):
+            return set()
+        found = set(part)
+        for key, inner in part.items():
+            if key in ("properties", "$defs"):
+                found |= set().union(*map(keywords, inner.values()))
+            elif key not in ("default", "enum", "required"):
+                found |= keywords(inner)
+        return found
+
+    assert keywords(schema.schema()) <= known
+    assert all("oneOf" not in definition for definition in schema.schema()["$defs"].values())
 
 
 def test_every_field_is_described_in_the_schema() -> None:
