@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from ecmf.errors import EcmfError, UsageError, need
 from realtime import standard_streams
 from realtime.cli import Parser
-from realtime.names import NAME, is_name
 from realtime.stopping import Stop
 from realtime.subscribe import DEFAULT, KINDS, Subscriber
 
@@ -80,8 +79,6 @@ def _listen(said: argparse.Namespace, stop: Stop) -> None:
     if said.schema:
         sys.stdout.buffer.write(SCHEMA.read_bytes())
         return
-    if said.source is not None and not is_name(said.source):
-        raise UsageError(f"--source {said.source}: expected {NAME}")
     if said.count is not None and not (said.count.isdecimal() and int(said.count) > 0):
         raise UsageError(f"--count {said.count}: expected a whole number from 1")
     left = int(said.count) if said.count is not None else None

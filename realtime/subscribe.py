@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ecmf.errors import EcmfError, UsageError, need
-from realtime.names import PLACE, composed, is_address, is_ipv6
+from realtime.names import NAME, PLACE, composed, is_address, is_ipv6, is_name
 
 if TYPE_CHECKING:
     from realtime.message import Message
@@ -33,7 +33,14 @@ class Subscriber:
     """Connected to one publisher or several, and again whenever one comes back. Not thread-safe."""
 
     def __init__(self, *addresses: str, kinds: Collection[str] = KINDS, source: str | None = None) -> None:
-        """``kinds``: of KINDS; ``source``: only that one. Raises UsageError for an address that cannot be used."""
+        """``kinds``: of KINDS; ``source``: only that one.
+
+        Raises UsageError for an address that cannot be used, and for a kind or source that nobody publishes.
+        """
+        if isinstance(kinds, str) or not kinds or not set(kinds) <= set(KINDS):
+            raise UsageError(f"kinds {kinds!r}: expected a list of some of {', '.join(KINDS)}")
+        if source is not None and not is_name(source):
+            raise UsageError(f"source {source}: expected {NAME}")
         zmq = need("zmq", "live")
         self._gaps = Gaps()
         self._context = zmq.Context()
@@ -114,7 +121,7 @@ def subscribe(
 
     ``addresses``: of publishers (none: DEFAULT); ``kinds``: of KINDS. ``newest``: to whoever takes longer over a
     message than they come, only the newest of each source and person, instead of all of them later and later.
-    Raises UsageError for an address that cannot be used, WireError for what no ecmf-live of this version sends.
+    Raises UsageError for what makes no sense, WireError for what no ecmf-live of this version sends.
     """
     with Subscriber(*addresses, kinds=kinds, source=source) as subscriber:
         while True:

@@ -193,7 +193,7 @@ def test_the_schema_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
         (["--only", "face"], "argument --only: invalid choice: 'face'"),
         (["--count", "0"], "--count 0: expected a whole number"),
         (["--count", "x"], "--count x: expected a whole number"),
-        (["--source", "a/b"], "--source a/b: expected letters"),
+        (["--source", "a/b"], "source a/b: expected letters"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )

@@ -180,6 +180,20 @@ def test_what_somebody_else_sends_is_a_clear_error(raw: zmq.Socket[Any]) -> None
             subscriber.receive(PATIENCE_S)
 
 
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"kinds": "emotion"}, "kinds 'emotion': expected a list of some of emotion, transcript, health"),
+        ({"kinds": ("emotions",)}, "expected a list of some of"),
+        ({"kinds": ()}, "expected a list of some of"),
+        ({"source": "my cam"}, "source my cam: expected letters"),
+    ],
+)
+def test_what_nobody_publishes_is_refused(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Subscriber("tcp://127.0.0.1:5555", **asked)
+
+
 @pytest.mark.parametrize("place", ["localhost", "tcp://127.0.0.1:*", "tcp://*:5555", "tcp://127.0.0.1:0"])
 def test_what_is_no_place_to_connect_to_is_one_clear_line(place: str) -> None:
     with pytest.raises(UsageError, match="expected an address") as caught:
