@@ -18,7 +18,7 @@ insightface: SCRFD with models that the user has."""
 
 BORDER = 1.0
 """Width of the border around a frame in which a face may reach beyond the edges, relative to its shorter side."""
-CLOSE_SIDE = 256
+CLOSE_SIDE = 128
 """Pixels of the longer side to which such a frame is brought first: enough for a face that fills it."""
 FILLS = 0.5
 """Height of a face that fills the frame, at least, relative to its shorter side; a smaller one is found without."""
