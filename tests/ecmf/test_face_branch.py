@@ -179,7 +179,7 @@ def test_a_bundle_of_another_kind_is_refused(face: FaceBranch, tmp_path: Path) -
 def seen(landmarker: Landmarker, frame: np.ndarray, region: Region = FACE) -> tuple[Landmarks, float]:
     found = landmarker.run(frame, region)
     found = landmarker.run(frame, found.region)
-    return found, quality(found, crop(frame, five_points(found.points), 56))
+    return found, quality(found, crop(frame, five_points(found.points), 56), frame.shape[:2])
 
 
 def test_quality_falls_gently_with_size_blur_and_darkness(
@@ -230,6 +230,22 @@ def test_a_hand_before_the_face_lowers_quality_and_drops_nothing(
     assert min(landmarks.presence for landmarks, _ in found.values()) > 0.9
 
 
+def test_a_mouth_or_eyes_beyond_the_edge_count_less(
+    landmarker: Landmarker, smile: dict[str, np.ndarray]
+) -> None:
+    """The same landmarks and the same face, in frames that end further and further in."""
+    frame = smile["neutral"]
+    found = seen(landmarker, frame)[0]
+    picture = crop(frame, five_points(found.points), 56)
+    middle, chin, lips = (float(found.points[i, 1]) for i in (4, 152, 13))
+    ends = (frame.shape[0], round(chin), round(lips) + 6, round(lips), round(lips) - 3, round(middle))
+    values = [quality(found, picture, (end, frame.shape[1])) for end in ends]
+    assert values[0] == values[1] > 0.95
+    assert values == sorted(values, reverse=True)
+    assert values[1] > values[2] > values[-1] and 0.2 < values[-1] < 0.3
+    assert quality(found, picture, (frame.shape[0], round(float(found.points[4, 0])))) < 0.7
+
+
 def test_a_turned_head_counts_less(landmarker: Landmarker, smile: dict[str, np.ndarray]) -> None:
     """The landmarks of a frontal face, turned in space."""
     found = seen(landmarker, smile["neutral"])[0]
@@ -244,7 +260,8 @@ def test_a_turned_head_counts_less(landmarker: Landmarker, smile: dict[str, np.n
         )
         return replace(found, points=((found.points - centre) @ rotation.T + centre).astype(np.float32))
 
-    values = [quality(turned(degrees), picture) for degrees in (0, 20, 45, 65, 85)]
+    size = smile["neutral"].shape[:2]
+    values = [quality(turned(degrees), picture, size) for degrees in (0, 20, 45, 65, 85)]
     assert values == sorted(values, reverse=True)
     assert values[1] > 0.9 and 0.1 < values[-1] < 0.3
     assert turn(turned(45)) == pytest.approx(45, abs=4)

@@ -106,7 +106,7 @@ class FaceBranch:
         shapes_ms = (perf_counter() - began) * 1e3
         face = crop(picture, five_points(landmarks.points), self._size)
         embedding, probs = self.read(face, shapes)
-        trust = quality(landmarks, face)
+        trust = quality(landmarks, face, picture.shape[:2])
         face_ms = (perf_counter() - began) * 1e3 - shapes_ms
         return Cue(
             modality="face",

@@ -16,7 +16,8 @@ HEIGHT = (4.0, 40.0)
 PRESENCE_LOGIT = (0.0, 15.5)
 """Logit of the landmark model's presence: 16 for a free face, 14 to 4 with a hand before it (demo video)."""
 HIDDEN = 0.25
-"""What is left at PRESENCE_LOGIT's lower end: half a face still says something."""
+"""What is left at PRESENCE_LOGIT's lower end, or of a face whose mouth or eyes lie beyond the frame's edge: half a
+face still says something."""
 TURN = (25.0, 70.0)
 """Degrees the head is turned or tilted away from the camera, at which trust begins to fall and stops falling."""
 TURNED = 0.2
@@ -31,15 +32,28 @@ CLIPPED = (0.35, 0.9)
 LEAST = 0.01
 """A face that was found is never absent."""
 
+_LIPS = [
+    0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181, 185, 191, 267, 269, 270, 291,
+    308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415,
+]  # fmt: skip
+_EYES = [
+    7, 33, 46, 52, 53, 55, 63, 65, 66, 70, 105, 107, 133, 144, 145, 153, 154, 155, 157, 158, 159, 160, 161, 163, 173,
+    246, 249, 263, 276, 282, 283, 285, 293, 295, 296, 300, 334, 336, 362, 373, 374, 380, 381, 382, 384, 385, 386, 387,
+    388, 390, 398, 466,
+]  # fmt: skip
 _LEVEL_PITCH = 6.0
 """The line from forehead to chin leans by this many degrees in a face that looks straight ahead."""
 
 
-def quality(landmarks: Landmarks, crop: NDArray[np.uint8]) -> float:
-    """In [LEAST, 1]. ``crop``: the aligned grey face, uint8[size, size]; sharpness was gauged at 56 pixels."""
+def quality(landmarks: Landmarks, crop: NDArray[np.uint8], frame: tuple[int, int]) -> float:
+    """In [LEAST, 1]. ``crop``: the aligned grey face, uint8[size, size]; sharpness was gauged at 56 pixels.
+
+    ``frame``: height and width of the frame in which the landmarks lie, pixels.
+    """
+    free = rise(presence_logit(landmarks.presence), *PRESENCE_LOGIT)
     factors = (
         rise(landmarks.box[3], *HEIGHT),
-        HIDDEN + (1 - HIDDEN) * rise(presence_logit(landmarks.presence), *PRESENCE_LOGIT),
+        HIDDEN + (1 - HIDDEN) * min(free, rise(seen(landmarks, *frame), 0, 1)),
         1 - (1 - TURNED) * rise(turn(landmarks), *TURN),
         _light(crop),
     )
@@ -55,6 +69,16 @@ def rise(value: float, low: float, high: float) -> float:
 def presence_logit(presence: float) -> float:
     """Log-odds, at most 16: finer than single precision tells."""
     return min(math.log(max(presence, 1e-12) / max(1 - presence, 1e-7)), 16.0)
+
+
+def seen(landmarks: Landmarks, height: int, width: int) -> float:
+    """Share of the lips' points, or of those of eyes and brows if less, within a frame of that size; in [0, 1].
+
+    What lies beyond is the model's guess.
+    """
+    x, y = landmarks.points[:, 0], landmarks.points[:, 1]
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return float(min(inside[_LIPS].mean(), inside[_EYES].mean()))
 
 
 def turn(landmarks: Landmarks) -> float:
