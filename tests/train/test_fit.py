@@ -1,21 +1,15 @@
-"""python -m train.fit: what it teaches, what it refuses, and a folder of clips from labels.csv to a live bundle."""
+"""python -m train.fit: what it teaches, how it reaches each training, and clips from labels.csv to a live bundle."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import json
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ecmf import golden
 from ecmf.bundle import SHIPPED, Bundle, load_bundle
 from ecmf.cue import Cue
 from ecmf.errors import DataError
@@ -73,38 +67,6 @@ def test_help_teaches_the_three_ways(capsys: pytest.CaptureFixture[str]) -> None
         "goes on",
     ):
         assert part in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ((), "say what to train"),
-        (("--recipe", "face"), "where is the data"),
-        (("--recipe", "face", "--data", "/nonexistent"), "is no folder"),
-        (("--data", "."), "holds no labels.csv"),
-        (("--features", ".", "--recipe", "face"), "goes without --recipe"),
-        (("--features", "."), "neither track1_train_disdim.csv nor"),
-        (("--recipe", "text", "--data", "."), "holds none of meld.parquet"),
-        (("--recipe", "face", "--data", ".", "--labels", "a,b"), "has its own labels"),
-        (("--data", ".", "--labels", "a"), "at least two different names"),
-        (("--recipe", "face", "--data", ".", "--config", "none.toml"), "no recipe none.toml"),
-        (
-            ("--recipe", "face", "--data", ".", "--processes", "2"),
-            "--processes goes with --data or --features",
-        ),
-    ],
-)
-def test_refusals_are_one_line_and_code_two(
-    arguments: tuple[str, ...],
-    expected: str,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ECMF_DATA", raising=False)
-    assert run(*arguments) == 2
-    assert expected in complaint(capsys)
 
 
 @pytest.mark.parametrize(
@@ -202,18 +164,6 @@ def test_a_head_whose_people_are_only_counted_can_be_measured_on_clips() -> None
     assert overlap.trained_on(load_bundle(SHIPPED / "default")) == set()
 
 
-def test_an_unreadable_clip_names_file_and_row(
-    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (texts / "happy1.txt").unlink()
-    (texts / "happy1.mp4").write_bytes(b"not a video at all" * 50)
-    table = texts / folder.TABLE
-    table.write_text(table.read_text().replace("happy1.txt", "happy1.mp4"))
-    assert run("--data", texts, "--out", tmp_path / "out", "--cache", tmp_path / "cache") == 2
-    message = complaint(capsys)
-    assert "labels.csv, row 9 (happy1.mp4): unreadable clip" in message
-
-
 def test_features_that_are_not_finite_name_file_and_row(texts: Path, tmp_path: Path) -> None:
     listed = folder.read(texts)
     clips = clip_store.extract(listed, tmp_path / "cache")
@@ -257,67 +207,3 @@ def test_opinions_find_their_way_into_other_label_sets() -> None:
     assert opinions(("happy", "bored")) is None
     matrix = opinions(EKMAN)
     assert matrix is not None and (matrix == np.eye(7)).all()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not (SHIPPED / "voice").is_dir(), reason="no voice bundle is shipped yet")
-def test_a_video_with_sound_gives_every_cue(
-    demo_smile: Path, weight: Callable[[str], Path], tmp_path: Path
-) -> None:
-    from train.clip_cues import ClipReader
-
-    av = pytest.importorskip("av")
-    path = tmp_path / "talk.mkv"
-    with (
-        av.open(str(path), "w") as target,
-        av.open(str(demo_smile)) as pictures,
-        av.open(str(weight("demo-speech-short"))) as sound,
-    ):
-        video, audio = (
-            target.add_stream("mpeg4", rate=30),
-            target.add_stream("pcm_s16le", rate=16000, layout="mono"),
-        )
-        video.width, video.height = pictures.streams.video[0].width, pictures.streams.video[0].height
-        video.pix_fmt = "yuv420p"
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=16000)
-        for number, frame in enumerate(pictures.decode(video=0)):
-            shown = av.VideoFrame.from_ndarray(frame.to_ndarray(format="bgr24"), format="bgr24")
-            shown.pts, shown.time_base = number, Fraction(1, 30)
-            target.mux(video.encode(shown))
-        target.mux(video.encode(None))
-        for frame in sound.decode(audio=0):
-            for part in resampler.resample(frame):
-                target.mux(audio.encode(part))
-        target.mux(audio.encode(None))
-    moments = ClipReader().read(path)
-    kinds = set().union(*(moment.keys() for moment in moments))
-    assert kinds == {"face", "scene", "voice", "text"}
-    assert "face" not in moments[-1]  # the pictures end seven seconds before the sound
-
-
-@pytest.mark.slow
-def test_killed_at_five_moments_it_ends_with_the_same_bundle(texts: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(RECIPE.replace("steps = 150", "steps = 1200"))
-
-    def command(name: str) -> list[str]:
-        places = ["--out", str(tmp_path / name), "--cache", str(tmp_path / f"{name}-cache")]
-        return [sys.executable, "-m", "train.fit", "--data", str(texts), "--config", str(recipe), *places]
-
-    began = time.monotonic()
-    subprocess.run(command("whole"), check=True, capture_output=True)
-    whole_s = time.monotonic() - began
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        running = subprocess.Popen(command("broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            running.wait(timeout=float(rng.uniform(0.3, 0.95)) * whole_s)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
-    subprocess.run(command("broken"), check=True, capture_output=True)
-    whole, broken = (load_bundle(tmp_path / name / "model") for name in ("whole", "broken"))
-    assert broken.manifest.metrics == whole.manifest.metrics
-    for one, other in zip(golden.stored_outputs(whole), golden.stored_outputs(broken), strict=True):
-        for name in one:
-            np.testing.assert_allclose(one[name], other[name], atol=1e-6)

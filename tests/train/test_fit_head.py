@@ -16,10 +16,10 @@ from ecmf.fusion import FADED, EcmfHead, HeadOptions
 from ecmf.head import FusionHead
 from train import fit_head
 from train.calibrate_head import FOLDS, calibrate_across, split_people
-from train.evaluate_head import apart, attainable, brief, own_priors, predict, product_of_experts
+from train.evaluate_head import attainable, own_priors, predict, product_of_experts
 from train.fit_head import FitOptions, calibrate_on, export_head, start, tensors, train_head
 from train.pairing import TRUST, Batch, PairingOptions, draw
-from train.scores import intervals, over_people, scores
+from train.scores import scores
 
 NAMES = ("calm", "bored", "thrilled")
 CLEAN = PairingOptions(conflict=0.0, noise=0.0, faded=0.0, scene=1.0)
@@ -265,14 +265,6 @@ def test_labels_without_a_counterpart_leave_opinions_out_but_give_an_estimate(
     assert both is not None and set(both.weights) == {"face"}
 
 
-def test_intervals_hold_the_value_and_narrow_with_more_samples() -> None:
-    table = np.array([[40, 10], [5, 45]])
-    few, many = intervals(table), intervals(100 * table)
-    for name, value in (("weighted_f1_95", 0.8496), ("uar_95", 0.85), ("accuracy_95", 0.85)):
-        assert few[name][0] < value < few[name][1] and many[name][0] < value < many[name][1]
-        assert 8 < (few[name][1] - few[name][0]) / (many[name][1] - many[name][0]) < 12, name
-
-
 def test_a_cue_that_is_alone_leaves_what_its_branch_says_however_it_fades() -> None:
     opinions_alone = dataclasses.replace(OPTIONS, head=HeadOptions(read_alone=()), steps=40)
     trained = train_head(FIT, NAMES, EVEN, opinions_alone)
@@ -292,25 +284,3 @@ def test_a_cue_that_is_alone_leaves_what_its_branch_says_however_it_fades() -> N
 def test_the_graph_stays_small_enough_to_be_run_many_times_a_second() -> None:
     onnx = pytest.importorskip("onnx")
     assert len(onnx.load(SHIPPED / "default" / "model.onnx").graph.node) <= 105
-
-
-def test_intervals_over_people_are_wider_where_they_are_few() -> None:
-    rng = np.random.default_rng(0)
-    target = rng.integers(0, 2, 2000)
-    hard = rng.random(20) < 0.3
-    who = rng.integers(0, 20, 2000)
-    guess = np.where(hard[who] & (rng.random(2000) < 0.8), 1 - target, target)
-    people = np.stack([who, np.full(2000, -1)], axis=1)
-    clustered = over_people(guess, target, people, 2)["accuracy_95"]
-    counted = np.array([[((target == a) & (guess == b)).sum() for b in (0, 1)] for a in (0, 1)])
-    independent = intervals(counted)["accuracy_95"]
-    assert clustered[0] < (guess == target).mean() < clustered[1]
-    assert clustered[1] - clustered[0] > 3 * (independent[1] - independent[0])
-
-
-def test_a_measurement_differs_from_another_by_its_largest_gap() -> None:
-    one = {"a": {"f1": 0.5, "confusion": [[1]]}, "of": "face", "edge": [0.1, 0.2]}
-    assert apart(one, one) == 0
-    assert apart(brief(one), {"a": {"f1": 0.5}, "of": "face", "edge": [0.1, 0.4]}) == pytest.approx(0.2)
-    assert apart(one, brief(one)) == float("inf")
-    assert apart(one, {**one, "of": "voice"}) == float("inf")

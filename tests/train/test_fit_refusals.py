@@ -1,4 +1,4 @@
-"""Bad data: one line that names file and row, exit code 2, and nothing half written."""
+"""Options that do not fit and bad data: one line, which names file and row, exit code 2, and nothing half written."""
 
 from __future__ import annotations
 
@@ -36,6 +36,44 @@ def damaged(name: str, content: bytes) -> Callable[[Path], None]:
         replaced("b.txt", name)(root)
 
     return spoil
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    return message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "say what to train"),
+        (("--recipe", "face"), "where is the data"),
+        (("--recipe", "face", "--data", "/nonexistent"), "is no folder"),
+        (("--data", "."), "holds no labels.csv"),
+        (("--features", ".", "--recipe", "face"), "goes without --recipe"),
+        (("--features", "."), "neither track1_train_disdim.csv nor"),
+        (("--recipe", "text", "--data", "."), "holds none of meld.parquet"),
+        (("--recipe", "face", "--data", ".", "--labels", "a,b"), "has its own labels"),
+        (("--data", ".", "--labels", "a"), "at least two different names"),
+        (("--recipe", "face", "--data", ".", "--config", "none.toml"), "no recipe none.toml"),
+        (
+            ("--recipe", "face", "--data", ".", "--processes", "2"),
+            "--processes goes with --data or --features",
+        ),
+    ],
+)
+def test_options(
+    arguments: tuple[str, ...],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ECMF_DATA", raising=False)
+    assert fit.main(list(arguments)) == 2
+    assert expected in complaint(capsys)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +132,7 @@ def test_features_of_a_clip_that_are_not_finite(
 def refused(arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert fit.main([*arguments, "--out", str(out), "--cache", str(tmp_path / "cache")]) == 2
-    message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message.startswith("error: ") and expected in message
+    assert expected in complaint(capsys)
     assert not out.exists()
     assert not list((tmp_path / "cache").glob("**/.*.npz"))
 
