@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mer_layout import SIZES, corpus
 
 from ecmf.bundle import load_bundle
 from ecmf.engines.choose import BACKENDS, CPU, open_engine
@@ -21,33 +24,29 @@ from train import evaluate, fit_mer, mer_features
 from train.datasets import mer2025
 from train.mer_head import AttentionBaseline, FeatureHead, Vote
 
-SIZES = {"chinese-hubert-large": 24, "chinese-macbert-large": 16, "clip-vit-large-patch14": 20}
 RECIPE = 'version = "1"\nfolds = 3\nsteps = 120\nbatch = 32\n[head]\nwidth = 16\nheads = 2\n'
-
-
-def corpus(root: Path, clips: int = 120, candidates: int = 12) -> Path:
-    """Clips whose features lie around a point per label, so that a head can learn them."""
-    rng = np.random.default_rng(0)
-    names = [f"sample_{n:08d}" for n in range(clips + candidates)]
-    labels = [MER[n % len(MER)] for n in range(clips + candidates)]
-    root.mkdir(exist_ok=True)
-    with (root / mer2025.TRAIN).open("w", newline="") as file:
-        csv.writer(file).writerows([("name", "discrete"), *zip(names[:clips], labels, strict=False)])
-    with (root / mer2025.CANDIDATES).open("w", newline="") as file:
-        csv.writer(file).writerows([("name",), *((name,) for name in names[clips:])])
-    for feature, size in SIZES.items():
-        folder = root / mer2025.FEATURES / f"{feature}{mer2025.SUFFIX}"
-        folder.mkdir(parents=True)
-        centres = rng.standard_normal((len(MER), size)) * 2
-        for name, label in zip(names, labels, strict=True):
-            vector = centres[MER.index(label)] + rng.standard_normal(size)
-            np.save(folder / f"{name}.npy", vector.astype(np.float32))
-    return root
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return corpus(tmp_path / "mer")
+    corpus(tmp_path / "mer")
+    return tmp_path / "mer"
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`fitted(model)`: the folder of a fit, with its mer/, cache/ and out/."""
+
+    @functools.cache
+    def made(model: str) -> Path:
+        place = tmp_path_factory.mktemp(model)
+        corpus(place / "mer")
+        recipe = place / "recipe.toml"
+        recipe.write_text(f'model = "{model}"\n{RECIPE}')
+        fit_mer.main(place / "mer", place / "out", cache=place / "cache", config=recipe)
+        return place
+
+    return made
 
 
 def test_csv_candidates_and_features_are_found(root: Path) -> None:
@@ -135,28 +134,26 @@ def test_modalities_are_read_off_the_names_or_asked_for() -> None:
 
 
 def test_five_folds_a_bundle_and_a_submission(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fitted: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(RECIPE)
-    bundle = fit_mer.main(root, tmp_path / "out", cache=tmp_path / "cache", config=recipe)
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    root, out = fitted("ecmf") / "mer", fitted("ecmf") / "out"
+    metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["folds"]["pooled"]["n"] == 120
     assert metrics["folds"]["pooled"]["weighted_f1"] > 0.8
     low, high = metrics["folds"]["pooled"]["weighted_f1_95"]
     assert 0.5 < low <= high and np.sum(metrics["folds"]["pooled"]["confusion"]) == 120
     alone = [name for name in metrics["folds"] if name.startswith("only ")]
     assert len(alone) >= 2 and all(metrics["folds"][name]["n"] <= 120 for name in alone)
-    assert (tmp_path / "out" / "confusion-pooled.png").is_file()
-    assert "| pooled" in (tmp_path / "out" / "model" / "README.md").read_text()
+    assert (out / "confusion-pooled.png").is_file()
+    assert "| pooled" in (out / "model" / "README.md").read_text()
     (tmp_path / "labels.csv").touch()
-    assert evaluate.main(["--bundle", str(tmp_path / "out"), "--data", str(tmp_path)]) == 2
+    assert evaluate.main(["--bundle", str(out), "--data", str(tmp_path)]) == 2
     assert "reads stored features, not clips" in capsys.readouterr().err
-    with (tmp_path / "out" / "submission.csv").open() as file:
+    with (out / "submission.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == list(mer2025.read(root).candidates)
     assert np.mean([row["discrete"] == MER[n % 6] for n, row in enumerate(rows)]) > 0.7
-    stored = load_bundle(bundle.folder)
+    stored = load_bundle(out / "model")
     features = [
         np.load(root / "features" / f"{f['name']}-UTT" / "sample_00000004.npy")
         for f in stored.manifest.extra["features"]
@@ -169,13 +166,12 @@ def test_five_folds_a_bundle_and_a_submission(
 
 @pytest.mark.parametrize("model", ["ecmf", "attention-baseline"])
 def test_a_vote_equals_torch_in_every_engine_and_says_that_it_is_none_for_a_camera(
-    model: str, root: Path, tmp_path: Path
+    model: str, fitted: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(f'model = "{model}"\n{RECIPE}')
-    bundle = fit_mer.main(root, tmp_path / "out", cache=tmp_path / "cache", config=recipe)
-    corpus = mer2025.read(root)
-    features = mer_features.load(corpus, corpus.names, {}, tmp_path / "cache")
+    place = fitted(model)
+    bundle = load_bundle(place / "out" / "model")
+    listed = mer2025.read(place / "mer")
+    features = mer_features.load(listed, listed.names, {}, tmp_path / "cache")
     inputs = mer_features.rows_of(features, np.arange(40))
     hidden = torch.from_numpy(np.random.default_rng(0).random((40, 3)) < 0.4)
     hidden[hidden.all(dim=1), 0] = False
@@ -184,7 +180,7 @@ def test_a_vote_equals_torch_in_every_engine_and_says_that_it_is_none_for_a_came
     for number in range(3):
         head = fit_mer.MODELS[model]([f.values.shape[1] for f in features], [f.kind for f in features], 6,
                                      HeadOptions(width=16, heads=2))  # fmt: skip
-        head.load_state_dict(torch.load(tmp_path / "out" / f"fold-{number}.pt", weights_only=True)["head"])
+        head.load_state_dict(torch.load(place / "out" / f"fold-{number}.pt", weights_only=True)["head"])
         members.append(head)
     with torch.no_grad():
         expected = Vote(members).eval()(**inputs)

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mer_layout import corpus
 
 from ecmf.errors import DataError
-from ecmf.labels import MER
 from train import fit, pseudo, pseudo_gain, pseudo_labels, pseudo_rounds, refinement
 from train.datasets import folder, mer2025
 from train.pseudo_gain import Case, Judges
 from train.pseudo_labels import Data, Options
 
 LABELS = ("neutral", "happy", "sad")
+SIZES = {"chinese-hubert-large": 12, "clip-vit-large-patch14": 10}
 QUICK = Options(rounds=2, training=refinement.Options(folds=2, epochs=2, hidden=16))
 
 
@@ -165,28 +166,8 @@ def test_what_cannot_be_guessed_from_is_said(case: Case) -> None:
         )
 
 
-def layout(root: Path, clips: int, candidates: int) -> dict[str, str]:
-    """MER2025's layout; the truth of the candidates."""
-    rng = np.random.default_rng(0)
-    names = [f"s{n:06d}" for n in range(clips + candidates)]
-    labels = [MER[n % len(MER)] for n in range(clips + candidates)]
-    root.mkdir()
-    with (root / mer2025.TRAIN).open("w", newline="") as file:
-        csv.writer(file).writerows([("name", "discrete"), *zip(names[:clips], labels, strict=False)])
-    with (root / mer2025.CANDIDATES).open("w", newline="") as file:
-        csv.writer(file).writerows([("name",), *((name,) for name in names[clips:])])
-    for feature, size in (("chinese-hubert-large", 12), ("clip-vit-large-patch14", 10)):
-        place = root / mer2025.FEATURES / f"{feature}{mer2025.SUFFIX}"
-        place.mkdir(parents=True)
-        centres = rng.standard_normal((len(MER), size)) * 1.5
-        for name, label in zip(names, labels, strict=True):
-            vector = centres[MER.index(label)] + rng.standard_normal(size)
-            np.save(place / f"{name}.npy", vector.astype(np.float32))
-    return dict(zip(names[clips:], labels[clips:], strict=True))
-
-
 def test_candidates_get_labels_that_train_and_never_judge(tmp_path: Path) -> None:
-    truth = layout(tmp_path / "mer", 240, 120)
+    truth = corpus(tmp_path / "mer", 240, 120, sizes=SIZES, distance=1.5)
     command = ["--features", str(tmp_path / "mer"), "--cache", str(tmp_path / "cache"), "--rounds", "1"]
     assert pseudo.main([*command, "--out", str(tmp_path / "more")]) == 0
     rows = list(csv.DictReader((tmp_path / "more" / mer2025.TRAIN).open()))
@@ -200,7 +181,7 @@ def test_candidates_get_labels_that_train_and_never_judge(tmp_path: Path) -> Non
     recipe = tmp_path / "r.toml"
     recipe.write_text('version = "1"\nfolds = 2\nsteps = 60\nbatch = 32\n[head]\nwidth = 16\nheads = 2\n')
     out = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--config", str(recipe)]
-    assert fit.main(["--features", str(tmp_path / "more"), *out]) == 0
+    assert fit.main(["--features", str(tmp_path / "more"), *out, "--processes", "1"]) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["folds"]["pooled"]["n"] == 240
 

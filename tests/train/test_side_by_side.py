@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from functools import partial
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from mer_layout import corpus
+from pieces import die, fail, write
 
 from ecmf.errors import DataError
-from train import fit_mer, workers
-from train.input_dropout import InputDropout
-from train.progress import Advance
-
-from test_datasets_mer import RECIPE, corpus  # isort: skip
-
-
-def write(place: Path, number: int, advance: Advance) -> None:
-    (place / f"{number}-{os.getpid()}").touch()
-    advance(1, "")
-
-
-def fail(message: str, advance: Advance) -> None:
-    raise DataError(message)
-
-
-def die(advance: Advance) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+from ecmf.fusion import HeadOptions
+from train import fit_mer, mer_features, workers
+from train.datasets import mer2025
+from train.recipe import Training
 
 
 def test_every_piece_is_done_once_by_somebody_else(tmp_path: Path) -> None:
@@ -97,36 +85,29 @@ def test_nobody_is_left_when_the_one_who_asked_is_killed(tmp_path: Path) -> None
     assert left == ""
 
 
-def test_folds_are_the_same_in_one_process_and_in_two(tmp_path: Path) -> None:
-    root = corpus(tmp_path / "mer", 90, 6)
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(RECIPE)
-    bundles = [
-        fit_mer.main(root, tmp_path / str(n), cache=tmp_path / "cache", config=recipe, processes=n)
+def test_folds_are_the_same_in_one_process_and_in_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus(tmp_path / "mer", 90, 0)
+    listed = mer2025.read(tmp_path / "mer")
+    features = mer_features.load(listed, listed.names, {}, tmp_path / "cache")
+    target = np.array([listed.labels.index(emotion) for emotion in listed.emotions])
+    recipe = fit_mer.Recipe(folds=3, fit=Training(steps=60, batch=32, head=HeadOptions(width=16, heads=2)))
+    real, before = fit_mer.descend, []
+
+    def noted(*arguments: Any, **named: Any) -> None:
+        before.append(arguments[3].is_file())
+        real(*arguments, **named)
+
+    monkeypatch.setattr(fit_mer, "descend", noted)
+    (one, table), (two, other) = (
+        fit_mer.fit_folds(
+            features, target, listed.labels, recipe, tmp_path / str(n), np.ones(90, bool), processes=n
+        )
         for n in (1, 2)
-    ]
-    assert bundles[0].sha256 == bundles[1].sha256
-    one, two = ((tmp_path / str(n) / "submission.csv").read_text() for n in (1, 2))
-    assert one == two
-
-
-@pytest.mark.parametrize("p", [0.0, 0.1, 0.3, 0.5, 1.0])
-def test_dropout_by_bytes_drops_and_scales(p: float) -> None:
-    torch.manual_seed(0)
-    layer, values = InputDropout(p), torch.ones(200, 1001)
-    shown = layer(values)
-    assert float((shown == 0).float().mean()) == pytest.approx(p, abs=4e-3)
-    if p < 1:
-        assert float(shown.mean()) == pytest.approx(1.0, abs=1e-2)
-        assert len(shown.unique()) <= 2
-    assert layer.eval()(values) is values
-
-
-def test_dropout_by_bytes_hides_each_place_by_itself() -> None:
-    torch.manual_seed(1)
-    hidden = (InputDropout(0.5)(torch.ones(4000, 16)) == 0).float()
-    together = torch.corrcoef(hidden.t()) - torch.eye(16)
-    assert together.abs().max() < 0.08  # 5 standard deviations of independent places
-    torch.manual_seed(1)
-    again = (nn.Sequential(InputDropout(0.5))(torch.ones(4000, 16)) == 0).float()
-    assert torch.equal(hidden, again)
+    )
+    assert before == [False] * 3 + [True] * 3, "the second time others have trained the folds"
+    assert table == other and table["pooled"]["accuracy"] > 0.5
+    for head, again in zip(one, two, strict=True):
+        for name, value in head.state_dict().items():
+            assert torch.equal(value, again.state_dict()[name]), name
