@@ -22,7 +22,7 @@ from train.scores import scores
 Pools = Mapping[Modality, Pool]
 Prior = NDArray[np.float64]
 CLEAN = PairingOptions(conflict=0.0, noise=0.0, faded=0.0, scene=1.0)
-FIT = FitOptions(steps=80, batch=64, pairing=PairingOptions())
+FIT = FitOptions(steps=25, batch=64, pairing=PairingOptions())
 DATA = compare.Data(pools(3, 300), pools(4, 300), None)
 
 

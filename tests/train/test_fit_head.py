@@ -14,7 +14,7 @@ from ecmf.bundle import SHIPPED
 from ecmf.cue import MODALITIES, Cue, Modality
 from ecmf.fusion import FADED, EcmfHead, HeadOptions
 from ecmf.head import FusionHead
-from train import fit_head
+from train import descent, fit_head
 from train.calibrate_head import FOLDS, calibrate_across, split_people
 from train.evaluate_head import attainable, own_priors, predict, product_of_experts
 from train.fit_head import FitOptions, calibrate_on, export_head, start, tensors, train_head
@@ -141,7 +141,8 @@ def test_absent_cues_do_not_matter(head: EcmfHead) -> None:
 
 
 def test_a_killed_run_resumes_to_the_same_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = dataclasses.replace(OPTIONS, steps=520, batch=16)
+    monkeypatch.setattr(descent, "MOST_STEPS", 20)
+    options = dataclasses.replace(OPTIONS, steps=55, batch=16)
     whole = train_head(FIT, NAMES, EVEN, options)
 
     real, calls = fit_head.draw, 0
@@ -149,7 +150,7 @@ def test_a_killed_run_resumes_to_the_same_head(tmp_path: Path, monkeypatch: pyte
     def dies(*args: object, **more: object) -> object:
         nonlocal calls
         calls += 1
-        if calls > 510:
+        if calls > 50:
             raise KeyboardInterrupt
         return real(*args, **more)  # type: ignore[arg-type]
 
@@ -158,7 +159,7 @@ def test_a_killed_run_resumes_to_the_same_head(tmp_path: Path, monkeypatch: pyte
         train_head(FIT, NAMES, EVEN, options, tmp_path / "head.pt")
     calls = 0
     resumed = train_head(FIT, NAMES, EVEN, options, tmp_path / "head.pt")
-    assert calls == 20  # from step 500 on
+    assert calls == 15  # from step 40 on
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
