@@ -15,9 +15,13 @@ from ecmf.engines.choose import cache_dir, open_engine
 from ecmf.errors import BundleError, UsageError
 from ecmf.importers.whisper_encoder import LAYERS, build
 from ecmf.log_mel import SAMPLE_RATE, log_mel
+from ecmf.memory import give_back
 
 BUCKETS_S = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30)
 """Lengths, in seconds, that audio with its padding is rounded up to: few shapes, so engines can be static."""
+
+RARE_S = 15
+"""Longer buckets come only where somebody sings or the machine is far behind: their memory is given back."""
 
 PADDING_S = 1.0
 """Zeros after the audio; without them the decoder repeats itself."""
@@ -104,6 +108,8 @@ class SpeechEncoder:
         seconds = len(audio) / SAMPLE_RATE
         real = frames_of(seconds)
         layers = {k: outputs[f"layer_{k}"][0, :real] for k in LAYERS}
+        if len(padded) > RARE_S * SAMPLE_RATE:
+            give_back()
         return SpeechStates(outputs["last"], layers, seconds)
 
     def prepare(self, longest_s: float) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import wave
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -155,3 +158,40 @@ def test_preparing_meets_every_length_up_to_the_longest_and_changes_no_answer(
         encoder.prepare(10.0)
     assert met == [15, 10, 8, 6, 5, 4, 3, 2, 2, 3, 4, 5, 6, 8, 10, 15]
     np.testing.assert_allclose(encoder.encode(reading[:48000]).last, before, atol=1e-5)
+
+
+GROWTH = """
+import sys
+import numpy as np
+from ecmf.speech import SpeechEncoder
+
+def anonymous_mb():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("RssAnon"))
+
+encoder = SpeechEncoder("tiny.en", backend="onnxruntime", offline=True)
+noise = np.random.default_rng(0).normal(0, 0.1, 28 * 16000).astype(np.float32)
+encoder.prepare(9.3)
+before = encoder.encode(noise[:64000]).last.copy()
+usual = anonymous_mb()
+for seconds in (12, 18, 28, 4):
+    states = encoder.encode(noise[: seconds * 16000])
+np.testing.assert_allclose(states.last, before, atol=1e-5)
+print(anonymous_mb() - usual)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the kernel's own figures")
+def test_what_a_rare_long_window_takes_is_given_back(weight: Weight) -> None:
+    """Somebody sings, or the machine was behind: kept, it would be 100 MB for the rest of the run."""
+    weight("whisper-tiny.en")
+    SpeechEncoder("tiny.en", backend="onnxruntime")
+    told = subprocess.run(
+        [sys.executable, "-c", GROWTH],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0, told.stderr
+    assert float(told.stdout) < 30
