@@ -82,7 +82,12 @@ def figures_of(run: Run) -> dict[str, Any]:
         "cold_start_s": round(run.cold_start_s, 2),
         "model": last.model,
         "engine": {name: f"{use.backend} {use.precision}" for name, use in last.engine.items()},
-        "fallbacks": {name: use.fallback for name, use in last.engine.items() if use.fallback},
+        "fallbacks": {
+            name: use.fallback
+            for message in run.health[-1:]
+            for name, use in message.engine.items()
+            if use.fallback
+        },
         "blocks": blocks(run),
         "waterfall": waterfall(run.received),
         "series_ms": series(run.received),

@@ -32,13 +32,13 @@ class EngineUse(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
     """fp32, fp16, bf16 or int8."""
     fallback: str | None = None
-    """Why this is not the first choice; null when it is."""
+    """Why this is not the first choice; null when it is, and in estimates: health tells."""
     left_out: tuple[LeftOut, ...] | None = None
-    """The same in parts, in health alone; null in estimates, and where there is no order of engines."""
+    """The same in parts; null in estimates, and where there is no order of engines."""
 
     def brief(self) -> EngineUse:
-        """Without ``left_out``, for what is sent many times a second."""
-        return msgspec.structs.replace(self, left_out=None)
+        """Without the reasons, which would be half of what is sent many times a second."""
+        return EngineUse(backend=self.backend, precision=self.precision)
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):

@@ -145,6 +145,6 @@ def test_only_changes_are_told() -> None:
     assert changes.since(health(engine={})) == [f"no longer: {reduced}", "all well"]
 
 
-def test_what_is_sent_many_times_a_second_leaves_the_parts_out(chosen: Choosing) -> None:
+def test_what_is_sent_many_times_a_second_leaves_the_reasons_out(chosen: Choosing) -> None:
     use = chosen()
-    assert use.left_out and use.brief() == replace(use, left_out=None)
+    assert use.left_out and use.fallback and use.brief() == replace(use, left_out=None, fallback=None)
