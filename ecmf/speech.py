@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecmf.bundle import Bundle, load_bundle, sha256_of
-from ecmf.engines.base import Engine
+from ecmf.engines.base import Engine, Returning
 from ecmf.engines.choose import cache_dir, open_engine
 from ecmf.errors import BundleError, UsageError
 from ecmf.importers.whisper_encoder import LAYERS, build
@@ -104,11 +104,16 @@ class SpeechEncoder:
             )
         padded = np.zeros(bucket_samples(len(audio)), np.float32)
         padded[: len(audio)] = audio
-        outputs = self.engine.run({"mel": log_mel(padded, self._mels)[None]})
+        inputs = {"mel": log_mel(padded, self._mels)[None]}
+        rare = len(padded) > RARE_S * SAMPLE_RATE
+        if rare and isinstance(self.engine, Returning):
+            outputs = self.engine.run_once(inputs)
+        else:
+            outputs = self.engine.run(inputs)
         seconds = len(audio) / SAMPLE_RATE
         real = frames_of(seconds)
         layers = {k: outputs[f"layer_{k}"][0, :real] for k in LAYERS}
-        if len(padded) > RARE_S * SAMPLE_RATE:
+        if rare:
             give_back()
         return SpeechStates(outputs["last"], layers, seconds)
 

@@ -62,6 +62,15 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class Returning(Engine, Protocol):
+    """An engine that would keep for good what its largest run took."""
+
+    def run_once(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """As ``run``, for inputs that are rarely so large: gives most of the memory back afterwards."""
+        ...
+
+
+@runtime_checkable
 class Shareable(Engine, Protocol):
     """An engine whose loaded model may serve others, too."""
 
