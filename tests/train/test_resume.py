@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import json
 import os
-import resource
+import signal
 import subprocess
 import sys
 import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mer_layout import corpus
+from starter import ENVIRONMENT, Starter
 
 from ecmf import golden
 from ecmf.bundle import Bundle, load_bundle
 from ecmf.engines.base import EngineSpec
 from ecmf.engines.choose import open_engine
-from ecmf.labels import MER
 from train.clip_file import open_clip
-from train.datasets import folder, mer2025
+from train.datasets import folder
 
 pytestmark = pytest.mark.slow
-KILLS = 5
-FOLDER = 'version = "3"\nsteps = 1500\nbatch = 32\n[head]\nwidth = 16\nheads = 2\n'
-FOLDS = 'version = "1"\nfolds = 3\nsteps = 500\nbatch = 64\n[head]\nwidth = 32\nheads = 4\n'
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+FOLDER = 'version = "3"\nsteps = 300\nbatch = 16\n[head]\nwidth = 16\nheads = 2\n'
+FOLDS = 'version = "1"\nfolds = 3\nsteps = 120\nbatch = 32\n[head]\nwidth = 16\nheads = 2\n'
+AT_CHECKPOINT = -1.0
+"""Not after a share of the processor time, but when the next checkpoint is written."""
+SIZES = {"chinese-hubert-large": 64, "clip-vit-large-patch14": 48}
+LINES = {
+    "distress": ("I feel so lonely.", "All is lost."),
+    "laughter": ("We won!", "How wonderful."),
+}
 
 
 @pytest.fixture(scope="module")
 def clips(demo_face: Path, demo_speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of the demo video, where one label is distress and the other laughter, and pieces of read speech."""
+    """Pictures of the demo video, where one label is distress and the other laughter, pieces of read speech, lines."""
     cv2 = pytest.importorskip("cv2")
     data = tmp_path_factory.mktemp("clips")
     rows = ["path,label,speaker,split"]
@@ -43,7 +48,7 @@ def clips(demo_face: Path, demo_speech: Path, tmp_path_factory: pytest.TempPathF
         label, split = "distress" if t < 6 else "laughter", ("train", "train", "valid", "test")[number % 4]
         rows.append(f"face{number}.png,{label},f{number},{split}")
     sound = open_clip(demo_speech).audio
-    for number in range(4):
+    for number in range(3):
         samples = (sound[32000 * number : 32000 * (number + 1)] * 32767).astype(np.int16)
         with wave.open(str(data / f"voice{number}.wav"), "wb") as file:
             file.setnchannels(1)
@@ -51,58 +56,58 @@ def clips(demo_face: Path, demo_speech: Path, tmp_path_factory: pytest.TempPathF
             file.setframerate(16000)
             file.writeframes(samples.tobytes())
         rows.append(f"voice{number}.wav,{('distress', 'laughter')[number % 2]},v{number},train")
+    for label, lines in LINES.items():
+        for number, line in enumerate(lines):
+            (data / f"{label}{number}.txt").write_text(line)
+            rows.append(f"{label}{number}.txt,{label},{label}{number},train")
     (data / folder.TABLE).write_text("\n".join(rows) + "\n")
     return data
 
 
 @pytest.fixture(scope="module")
-def mer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MER2025's layout with features around a point per label."""
-    root = tmp_path_factory.mktemp("mer")
-    rng = np.random.default_rng(0)
-    names = [f"s{n:06d}" for n in range(400)]
-    labels = [MER[n % len(MER)] for n in range(400)]
-    with (root / mer2025.TRAIN).open("w", newline="") as file:
-        csv.writer(file).writerows([("name", "discrete"), *zip(names[:360], labels, strict=False)])
-    with (root / mer2025.CANDIDATES).open("w", newline="") as file:
-        csv.writer(file).writerows([("name",), *((name,) for name in names[360:])])
-    for feature, size in (("chinese-hubert-large", 256), ("clip-vit-large-patch14", 192)):
-        place = root / mer2025.FEATURES / f"{feature}{mer2025.SUFFIX}"
-        place.mkdir(parents=True)
-        centres = rng.standard_normal((len(MER), size)) * 0.3
-        for name, label in zip(names, labels, strict=True):
-            vector = centres[MER.index(label)] + rng.standard_normal(size)
-            np.save(place / f"{name}.npy", vector.astype(np.float32))
-    return root
+def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+    made = Starter(tmp_path_factory.mktemp("starter") / "told.txt")
+    yield made
+    made.close()
 
 
-Command = Callable[[str], list[str]]
+@dataclass(frozen=True)
+class Task:
+    """What is to be trained, in a place of its own, and an unbroken run of it."""
+
+    place: Path
+    arguments: tuple[str, ...]
+    whole_s: float = 0.0
+    """Processor time of the unbroken run."""
+
+    def command(self, name: str, processes: int = 1) -> list[str]:
+        """The arguments of train.fit for a run of that name."""
+        kept = ["--out", str(self.place / name), "--cache", str(self.place / f"{name}-cache")]
+        return [*self.arguments, *kept, "--processes", str(processes)]
 
 
-@pytest.fixture(params=["folder", "mer"])
-def command(request: pytest.FixtureRequest, tmp_path: Path) -> Command:
-    """The arguments of train.fit for a run of a given name."""
-    kind = request.param
-    data = request.getfixturevalue("clips" if kind == "folder" else "mer")
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(FOLDER if kind == "folder" else FOLDS)
+@pytest.fixture(scope="module", params=["folder", "mer"])
+def task(request: pytest.FixtureRequest, starter: Starter, tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """Clips, or MER2025's layout; its unbroken run is there, named whole."""
+    place = tmp_path_factory.mktemp(request.param)
+    recipe = place / "recipe.toml"
+    if request.param == "folder":
+        recipe.write_text(FOLDER)
+        data = ("--data", str(request.getfixturevalue("clips")))
+    else:
+        recipe.write_text(FOLDS)
+        corpus(place / "mer", 360, 40, sizes=SIZES, distance=0.6)
+        data = ("--features", str(place / "mer"))
+    task = Task(place, (*data, "--config", str(recipe)))
+    starter.start(task.command("whole"))
+    return Task(task.place, task.arguments, whole_s=finished(starter))
 
-    def made(name: str) -> list[str]:
-        what = ["--data" if kind == "folder" else "--features", str(data), "--config", str(recipe)]
-        return [*what, "--out", str(tmp_path / name), "--cache", str(tmp_path / f"{name}-cache")]
 
-    return made
-
-
-def train(arguments: Sequence[str], processes: int = 1) -> None:
-    start = [sys.executable, "-m", "train.fit"]
-    if processes > 1:
-        start = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-            "-m", "train.fit",
-        ]  # fmt: skip
-    done = subprocess.run([*start, *arguments], capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+def finished(starter: Starter) -> float:
+    """The processor time of a run that ends well."""
+    code, used_s = starter.ended()
+    assert code == 0, starter.told.read_text()[-3000:]
+    return used_s
 
 
 def outputs(bundle: Bundle) -> list[dict[str, np.ndarray]]:
@@ -139,8 +144,13 @@ def close(one: object, other: object, tolerance: float) -> None:
         assert one == other
 
 
+def checkpoints(out: Path) -> dict[Path, int]:
+    """When each was written."""
+    return {path: path.stat().st_mtime_ns for path in out.glob("*.pt")}
+
+
 def used_s(pid: int) -> float:
-    """Processor time that a process and its children have used; 0 for one that has just ended."""
+    """Processor time that a process and its children have used; 0 for one that has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -150,40 +160,44 @@ def used_s(pid: int) -> float:
     return own + sum(used_s(int(child)) for child in children)
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_bundle(command: Command, tmp_path: Path) -> None:
-    """Real SIGKILLs, anywhere from the first import over extraction and training to the export.
+def test_killed_at_random_moments_it_ends_with_the_same_bundle(task: Task, starter: Starter) -> None:
+    """Real SIGKILLs, anywhere from the first clip to the export: before there is anything, as soon as one of the folds
+    that are trained side by side is done, amid a training, and at two moments of which nothing is known.
 
     The moments are of processor time, so that they fall alike on a busy machine.
     """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    train(command("whole"))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    whole_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    rng = np.random.default_rng(4)
+    out, rng = task.place / "broken", np.random.default_rng(4)
     killed = 0
-    for moment in rng.uniform(0.2, 0.95, KILLS):
-        running = subprocess.Popen(
-            [sys.executable, "-m", "train.fit", *command("broken")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=ENVIRONMENT,
-        )
-        while running.poll() is None:
-            if used_s(running.pid) >= moment * whole_s:
-                running.kill()
-                killed += 1
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                running.wait(timeout=0.02)
-    train(command("broken"))
-    assert killed >= 2
-    assert_same(tmp_path / "whole", tmp_path / "broken", 1e-6)
-    left = [path.name for path in (tmp_path / "broken").iterdir() if path.name.startswith(".")]
-    assert not left
-    assert json.loads((tmp_path / "broken" / "run.json").read_text())["out"] == str(tmp_path / "broken")
+    moments = [rng.uniform(0.05, 0.15), AT_CHECKPOINT, AT_CHECKPOINT, *rng.uniform(0.1, 0.6, 2)]
+    for processes, moment in zip((1, 2, 1, 1, 1), moments, strict=True):
+        before = checkpoints(out)
+        running = starter.start(task.command("broken", processes))
+        while not starter.over(within_s=0.02):
+            if (
+                checkpoints(out) != before
+                if moment == AT_CHECKPOINT
+                else used_s(running) >= moment * task.whole_s
+            ):
+                os.kill(running, signal.SIGKILL)
+                break
+        killed += starter.ended()[0] == -signal.SIGKILL
+    starter.start(task.command("broken"))
+    finished(starter)
+    assert killed >= 3
+    assert_same(task.place / "whole", out, 1e-6)
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+    assert json.loads((out / "run.json").read_text())["out"] == str(out)
 
 
-def test_two_processes_give_what_one_gives(command: Command, tmp_path: Path) -> None:
-    train(command("one"))
-    train(command("two"), processes=2)
+def test_two_processes_give_what_one_gives(task: Task) -> None:
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*start, "-m", "train.fit", *task.command("two")],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     # The order of additions differs, and training spreads it: a temperature by a few thousandths.
-    assert_same(tmp_path / "one", tmp_path / "two", 1e-2)
+    assert_same(task.place / "whole", task.place / "two", 1e-2)
