@@ -32,17 +32,22 @@ def watch():
         peak = max(peak, *(int(line.split()[1]) for line in lines if line.startswith("RssAnon")))
         time.sleep(0.005)
 
-from train import fit_folder, fit_mer
+from train import fit_folder, fit_mer, mer_features
 from train.clip_samples import assemble
 from train.clip_scores import measure
 from train.clip_store import Extracted
+from train.datasets import mer2025
 from train.datasets.folder import Folder, Item
 from train.evaluate_head import predict
 
 root, recipe = Path(sys.argv[2]), Path(sys.argv[3])
 threading.Thread(target=watch, daemon=True).start()
 if sys.argv[1] == "mer":
-    fit_mer.main(root, root / "out", cache=root / "cache", config=recipe)
+    corpus = mer2025.read(root)
+    features = mer_features.load(corpus, corpus.names, {}, root / "cache")
+    target = np.array([corpus.labels.index(emotion) for emotion in corpus.emotions])
+    given = np.ones(len(target), bool)
+    fit_mer.fit_folds(features, target, corpus.labels, fit_mer.read_recipe(recipe), root / "out", given)
 else:
     files = sorted(root.glob("*.npz"))
     items = [

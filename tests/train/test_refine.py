@@ -204,13 +204,13 @@ def test_the_measured_case_in_small(tmp_path: Path) -> None:
         pytest.skip("needs ferplus.parquet and muxspace.parquet in $ECMF_DATA/face or ../shared/data/face")
     parquet = pytest.importorskip("pyarrow.parquet")
     (tmp_path / "face").mkdir()
-    for name, steps in (("ferplus", {"train": 40, "valid": 400, "test": 20}), ("muxspace", {})):
+    for name, steps in (("ferplus", {"train": 60, "valid": 400, "test": 40}), ("muxspace", {})):
         table = parquet.read_table(data / f"{name}.parquet")
         split = np.array(table["split"].to_pylist()) if steps else np.zeros(len(table))
         rows = (
             np.concatenate([np.flatnonzero(split == which)[::step] for which, step in steps.items()])
             if steps
-            else np.arange(0, len(table), 12)
+            else np.arange(0, len(table), 18)
         )
         parquet.write_table(table.take(rows), tmp_path / "face" / f"{name}.parquet")
     command = ["--fer", str(tmp_path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
