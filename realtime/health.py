@@ -98,7 +98,8 @@ class MicrophoneState(msgspec.Struct, frozen=True, kw_only=True):
     drift_ppm: float | None = None
     """How much faster than the machine's clock the device counts; null while unknown."""
     faults: dict[str, Count] = {}
-    """How often it was silent, clipped or lost since the start, or counted at a wrong rate."""
+    """How often it was silent, clipped, lost or broken (samples that are no numbers) since the start, or counted at a
+    wrong rate."""
 
     def __post_init__(self) -> None:
         finite("rate_hz", self.rate_hz, low=0)
