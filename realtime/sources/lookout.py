@@ -54,9 +54,9 @@ def sound_devices() -> Hashable:
         found.append(Path("/proc/asound/cards").read_text("utf-8", "replace"))
     with contextlib.suppress(OSError):
         found.append(tuple(sorted(Path("/dev/snd").iterdir())))
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/run/user/none"))
-    for socket in ("pulse/native", "pipewire-0"):
-        with contextlib.suppress(OSError):
-            told = (runtime / socket).stat()
-            found.append((socket, told.st_ino, told.st_mtime_ns))
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        for socket in ("pulse/native", "pipewire-0"):
+            with contextlib.suppress(OSError):
+                told = Path(runtime, socket).stat()
+                found.append((socket, told.st_ino, told.st_mtime_ns))
     return tuple(found)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from socket import AF_UNIX
-from socket import socket as plain_socket
 from typing import Any
 
 import jsonschema
@@ -15,7 +12,6 @@ import pytest
 import zmq
 from wire import estimate, health, transcript, unlabelled
 
-from ecmf.errors import UsageError
 from realtime import schema
 from realtime.clock import FakeClock
 from realtime.message import Estimate, Message, decode, encode
@@ -256,77 +252,8 @@ def test_encoding_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.payloads[0][1] is second.payloads[0][1]
 
 
-def test_an_address_in_use_names_the_port_and_the_remedy() -> None:
-    first = Publisher(LOOPBACK)
-    port = first.endpoint.rpartition(":")[2]
-    with pytest.raises(
-        UsageError, match=rf"--bind tcp://127\.0\.0\.1:{port} is already in use.*another --bind"
-    ):
-        Publisher(first.endpoint)
-    first.close()
-    Publisher(first.endpoint).close()
-
-
-@pytest.mark.parametrize(
-    ("address", "says"),
-    [
-        ("tcp://192.0.2.1:5555", "not an address of this machine"),
-        ("tcp://nosuchcard0:5555", "not an address of this machine"),
-        ("nonsense", "write it like tcp://"),
-        ("ipc:///no/such/folder/socket", "folder that does not exist"),
-        (f"ipc:///tmp/{'x' * 120}", "too long for a socket's path"),
-        ("ipc:///tmp", "would replace what is there"),
-    ],
-)
-def test_an_address_that_cannot_be_bound_is_one_clear_line(address: str, says: str) -> None:
-    with pytest.raises(UsageError, match=says) as caught:
-        Publisher(address)
-    assert address in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_an_ipc_address_works(tmp_path: Path, context: zmq.Context[Any]) -> None:
-    publisher = Publisher(f"ipc://{tmp_path}/s")
-    sinks = Sinks([publisher], now_ns=lambda: 0)
-    publish_until_heard(sinks, subscriber(context, publisher), estimate())
-    sinks.close()
-
-
-def test_an_ipc_address_in_use_is_refused_and_its_publisher_goes_on(
-    tmp_path: Path, context: zmq.Context[Any]
-) -> None:
-    first = Publisher(f"ipc://{tmp_path}/s")
-    with pytest.raises(UsageError, match=r"/s is already in use; stop who holds it \(ss -lxp\)"):
-        Publisher(first.endpoint)
-    publish_until_heard(Sinks([first], now_ns=lambda: 0), subscriber(context, first), estimate())
-    first.close()
-    Publisher(f"ipc://{tmp_path}/s").close()
-
-
-def test_an_ipc_address_that_a_killed_publisher_left_is_taken(tmp_path: Path) -> None:
-    with plain_socket(AF_UNIX) as left:
-        left.bind(f"{tmp_path}/s")
-    assert (tmp_path / "s").is_socket()
-    Publisher(f"ipc://{tmp_path}/s").close()
-
-
-def test_a_file_at_an_ipc_address_is_left_as_it_is(tmp_path: Path) -> None:
-    notes = tmp_path / "notes.txt"
-    notes.write_text("a year's work")
-    with pytest.raises(UsageError, match="no socket; take a path of its own"):
-        Publisher(f"ipc://{notes}")
-    assert notes.read_text() == "a year's work"
-
-
 def test_no_run_is_read_as_a_number() -> None:
     for run in {new_run() for _ in range(1000)}:
         assert len(run) == 8 and int(run, 16)
         with pytest.raises(ValueError):
             float(run)
-
-
-def test_publishing_beyond_this_machine_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    Publisher("tcp://*:*").close()
-    assert "everyone who reaches this machine" in caplog.text
-    caplog.clear()
-    Publisher(LOOPBACK).close()
-    assert caplog.text == ""

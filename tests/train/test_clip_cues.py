@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ecmf.bundle import SHIPPED
 from train.clip_cues import ClipReader
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (SHIPPED / "voice").is_dir(), reason="no voice bundle is shipped yet")
 def test_a_video_with_sound_gives_every_cue(
     demo_smile: Path, weight: Callable[[str], Path], tmp_path: Path
 ) -> None:
